@@ -1,0 +1,79 @@
+//! Why the store refused, split by what the caller can do next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why the store refused, split by what the caller can do next.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused `op` on `path`.
+    #[error("cannot {op} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: "open", "write", "sync".
+        op: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Bytes are not what we wrote: restore from a backup or a replica.
+    #[error("{} is damaged at byte {offset}: {what}; restore it from a backup, nothing was changed", path.display())]
+    Corrupt {
+        /// The damaged file.
+        path: PathBuf,
+        /// Where in the file.
+        offset: u64,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// Written by a newer release: upgrade this one. Nothing was changed.
+    #[error("{} has format {found}, this release reads up to {newest}: upgrade it; nothing was changed", path.display())]
+    FormatTooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its format number.
+        found: u16,
+        /// The newest this release reads.
+        newest: u16,
+    },
+    /// Another process has the directory open.
+    #[error("{} is in use by process {}: stop it or choose another directory", path.display(), pid.map_or_else(|| "(unknown)".to_owned(), |pid| pid.to_string()))]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The owner, where the lock file tells.
+        pid: Option<u32>,
+    },
+    /// The disk is full. The write was refused before anything changed; reads and deletes go on and writes resume by
+    /// themselves when there is room.
+    #[error("no room for the log in {}: free some space there, writes resume by themselves", path.display())]
+    DiskFull {
+        /// The log's directory.
+        path: PathBuf,
+    },
+    /// An earlier write or sync failed, so nothing more can be acknowledged: reopen the store. Nothing acknowledged is
+    /// lost.
+    #[error("an earlier write to the log failed, the store is stopped: see the log, repair the disk and restart")]
+    Poisoned,
+    /// A key or value is longer than the settings allow.
+    #[error("{what} of {found} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// "key", "value" or "batch".
+        what: &'static str,
+        /// Its size in bytes.
+        found: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+}
+
+impl Error {
+    /// Says what was tried on which path.
+    pub fn io(op: &'static str, path: &Path, source: io::Error) -> Error {
+        Error::Io { op, path: path.to_owned(), source }
+    }
+}
+
+/// Short for a result with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
