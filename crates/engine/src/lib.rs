@@ -6,4 +6,6 @@
 pub mod clock;
 pub mod disk;
 pub mod error;
+pub mod histogram;
+pub mod log;
 pub mod version;
