@@ -1,1 +1,14 @@
-//! Under construction.
+//! The simulator: a disk and a clock that behave as badly as real ones may, and the crash tests that use them.
+//!
+//! - [`disk`]: files in memory; loses, reorders and tears what was not synced, fails the n-th call, fills up, rots.
+//! - [`clock`]: time that passes only when it is told to, and jumps.
+//! - [`random`]: the seeded source that everything here draws from, so that a seed replays a run.
+//!
+//! Nothing here starts a thread or reads the machine's clock. Not here: the engine, which is tested through its own
+//! public calls.
+
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod disk;
+pub mod random;
