@@ -7,5 +7,6 @@ pub mod clock;
 pub mod disk;
 pub mod error;
 pub mod histogram;
+pub mod keyspace;
 pub mod log;
 pub mod version;

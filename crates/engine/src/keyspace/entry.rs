@@ -1,0 +1,480 @@
+//! An entry: key, value, version, creation time and expiry in one allocation.
+//!
+//! ```text
+//!  byte  0         8        12      13        14          16
+//!        +---------+--------+-------+---------+-----------+------------------+-----------+-----+-------+
+//!        | version | created| flags | key len | value len | wide lengths     | expiry    | key | value |
+//!        | u64     | u32 s  | u8    | u8      | u16       | u32 + u32 if WIDE| u64 if set|     |       |
+//!        +---------+--------+-------+---------+-----------+------------------+-----------+-----+-------+
+//! ```
+//!
+//! The allocation is rounded up to 8 bytes. A key of 16 bytes with a value of 32 takes 64 bytes, one more bit of
+//! expiry costs 8. Lengths over 255 (key) or 65535 (value) move to two u32 fields (`WIDE`); the short ones are then 0.
+//! A value that is the canonical text of an `i64` is kept as 1 to 8 little-endian bytes (`INTEGER`).
+//!
+//! Flags: bit 0 `INTEGER`, bit 1 `EXPIRES`, bit 2 `WIDE`; bits 3 to 7 are 0 and kept for dirty, tier and eviction state.
+//!
+//! Invariants: the pointer comes from the global allocator with alignment 8 and `allocated_bytes()`; every field that
+//! the flags announce is initialised; an `Entry` owns its allocation and is the only one that does. Safe face: nothing
+//! outside this file reads through the pointer. Not here: where entries are found (`table`).
+#![allow(unsafe_code)]
+
+use crate::version::Version;
+use std::alloc::{self, Layout};
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+const VERSION: usize = 0;
+const CREATED: usize = 8;
+const FLAGS: usize = 12;
+const KEY_LEN: usize = 13;
+const VALUE_LEN: usize = 14;
+const HEADER_BYTES: usize = 16;
+const ALIGN: usize = 8;
+
+const INTEGER: u8 = 1 << 0;
+const EXPIRES: u8 = 1 << 1;
+const WIDE: u8 = 1 << 2;
+
+/// A value as commands see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// Any bytes.
+    Bytes(&'a [u8]),
+    /// A number whose canonical decimal text is the value.
+    Integer(i64),
+}
+
+impl<'a> Value<'a> {
+    /// The most compact form of `bytes`: a number where its text is exactly what the number prints as.
+    pub fn compact(bytes: &'a [u8]) -> Value<'a> {
+        match parse_canonical(bytes) {
+            Some(number) => Value::Integer(number),
+            None => Value::Bytes(bytes),
+        }
+    }
+
+    /// Length of the value's text in bytes.
+    pub fn len(self) -> usize {
+        match self {
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Integer(number) => itoa::Buffer::new().format(number).len(),
+        }
+    }
+
+    /// Whether the value's text has no bytes.
+    pub fn is_empty(self) -> bool {
+        matches!(self, Value::Bytes([]))
+    }
+
+    /// Calls `read` with the value's text.
+    pub fn with_bytes<R>(self, read: impl FnOnce(&[u8]) -> R) -> R {
+        match self {
+            Value::Bytes(bytes) => read(bytes),
+            Value::Integer(number) => read(itoa::Buffer::new().format(number).as_bytes()),
+        }
+    }
+
+    /// The value's text, copied.
+    pub fn to_vec(self) -> Vec<u8> {
+        self.with_bytes(<[u8]>::to_vec)
+    }
+
+    fn stored_bytes(self) -> usize {
+        match self {
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Integer(number) => integer_bytes(number),
+        }
+    }
+}
+
+/// Reads `bytes` as an `i64` if they are exactly the text that the number prints as (no sign `+`, no leading zero).
+pub fn parse_canonical(bytes: &[u8]) -> Option<i64> {
+    let (negative, digits) = match bytes {
+        [b'-', rest @ ..] => (true, rest),
+        rest => (false, rest),
+    };
+    match digits {
+        [] => return None,
+        [b'0', ..] => return (digits.len() == 1 && !negative).then_some(0),
+        _ if digits.len() > 19 => return None,
+        _ => {}
+    }
+    let mut magnitude: u64 = 0;
+    for &digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        magnitude = magnitude * 10 + u64::from(digit - b'0');
+    }
+    if negative { 0i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() }
+}
+
+/// How many little-endian bytes hold `number` (sign-extended), 1 to 8.
+fn integer_bytes(number: i64) -> usize {
+    let significant = 65 - (if number < 0 { !number } else { number }).leading_zeros() as usize;
+    significant.div_ceil(8)
+}
+
+/// An owned entry; see the head of this file for its layout.
+pub struct Entry(NonNull<u8>);
+
+/// An entry borrowed for reading.
+#[derive(Clone, Copy)]
+pub struct EntryRef<'a>(NonNull<u8>, PhantomData<&'a [u8]>);
+
+// SAFETY: an Entry owns its allocation alone, like a Box<[u8]>.
+unsafe impl Send for Entry {}
+// SAFETY: through a shared reference the allocation is only read.
+unsafe impl Sync for Entry {}
+// SAFETY: like `&[u8]`.
+unsafe impl Send for EntryRef<'_> {}
+// SAFETY: like `&[u8]`.
+unsafe impl Sync for EntryRef<'_> {}
+
+/// Where the parts of an entry lie, worked out from its flags and lengths.
+#[derive(Clone, Copy)]
+struct Shape {
+    flags: u8,
+    key: usize,
+    value: usize,
+}
+
+impl Shape {
+    fn new(key: usize, value: Value<'_>, expires: bool) -> Shape {
+        let stored = value.stored_bytes();
+        assert!(u32::try_from(key).is_ok() && u32::try_from(stored).is_ok(), "keys and values are below 4 GiB");
+        let mut flags = 0;
+        if matches!(value, Value::Integer(_)) {
+            flags |= INTEGER;
+        }
+        if expires {
+            flags |= EXPIRES;
+        }
+        if key > usize::from(u8::MAX) || stored > usize::from(u16::MAX) {
+            flags |= WIDE;
+        }
+        Shape { flags, key, value: stored }
+    }
+
+    fn expiry_at(self) -> usize {
+        HEADER_BYTES + if self.flags & WIDE != 0 { 8 } else { 0 }
+    }
+
+    fn key_at(self) -> usize {
+        self.expiry_at() + if self.flags & EXPIRES != 0 { 8 } else { 0 }
+    }
+
+    fn value_at(self) -> usize {
+        self.key_at() + self.key
+    }
+
+    fn allocated_bytes(self) -> usize {
+        (self.value_at() + self.value).next_multiple_of(ALIGN)
+    }
+
+    fn layout(self) -> Layout {
+        // Lengths are below 4 GiB each, so the sum is far from the limit of a layout.
+        Layout::from_size_align(self.allocated_bytes(), ALIGN).unwrap_or_else(|_| unreachable!("bounded lengths"))
+    }
+}
+
+impl<'a> EntryRef<'a> {
+    /// Borrows an entry by its address.
+    ///
+    /// # Safety
+    /// `pointer` came from [`Entry::into_raw`], and for `'a` the entry is neither dropped nor changed.
+    pub(super) unsafe fn from_raw(pointer: NonNull<u8>) -> EntryRef<'a> {
+        EntryRef(pointer, PhantomData)
+    }
+
+    /// The key.
+    pub fn key(self) -> &'a [u8] {
+        let shape = self.shape();
+        self.bytes(shape.key_at(), shape.key)
+    }
+
+    /// The value.
+    pub fn value(self) -> Value<'a> {
+        let shape = self.shape();
+        let stored = self.bytes(shape.value_at(), shape.value);
+        if shape.flags & INTEGER == 0 {
+            return Value::Bytes(stored);
+        }
+        let negative = stored.last().is_some_and(|byte| byte & 0x80 != 0);
+        let mut wide = if negative { [0xff; 8] } else { [0; 8] };
+        wide[..stored.len()].copy_from_slice(stored);
+        Value::Integer(i64::from_le_bytes(wide))
+    }
+
+    /// The version of the entry's last change.
+    pub fn version(self) -> Version {
+        Version(u64::from_ne_bytes(self.array(VERSION)))
+    }
+
+    /// When the key was first written, seconds since the Unix epoch.
+    pub fn created(self) -> u32 {
+        u32::from_ne_bytes(self.array(CREATED))
+    }
+
+    /// When the entry expires, milliseconds since the Unix epoch.
+    pub fn expire_at(self) -> Option<u64> {
+        let shape = self.shape();
+        (shape.flags & EXPIRES != 0).then(|| u64::from_ne_bytes(self.array(shape.expiry_at())))
+    }
+
+    /// Whether the entry must no longer be seen at `now_ms`.
+    pub fn is_expired(self, now_ms: u64) -> bool {
+        self.expire_at().is_some_and(|at| at <= now_ms)
+    }
+
+    /// Size of the allocation in bytes.
+    pub fn allocated_bytes(self) -> usize {
+        self.shape().allocated_bytes()
+    }
+
+    fn shape(self) -> Shape {
+        let flags = self.array::<1>(FLAGS)[0];
+        if flags & WIDE == 0 {
+            let key = usize::from(self.array::<1>(KEY_LEN)[0]);
+            let value = usize::from(u16::from_ne_bytes(self.array(VALUE_LEN)));
+            return Shape { flags, key, value };
+        }
+        let key = u32::from_ne_bytes(self.array(HEADER_BYTES)) as usize;
+        let value = u32::from_ne_bytes(self.array(HEADER_BYTES + 4)) as usize;
+        Shape { flags, key, value }
+    }
+
+    fn bytes(self, at: usize, len: usize) -> &'a [u8] {
+        // SAFETY: callers pass ranges of the entry's own shape, which lie inside the allocation and are initialised.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(at), len) }
+    }
+
+    fn array<const N: usize>(self, at: usize) -> [u8; N] {
+        // SAFETY: callers pass fields of the entry's own shape; a byte array has no alignment.
+        unsafe { self.0.as_ptr().add(at).cast::<[u8; N]>().read_unaligned() }
+    }
+}
+
+impl Entry {
+    /// A new entry. `created` is in seconds, `expire_at` in milliseconds since the Unix epoch.
+    pub fn new(key: &[u8], value: Value<'_>, version: Version, created: u32, expire_at: Option<u64>) -> Entry {
+        let shape = Shape::new(key.len(), value, expire_at.is_some());
+        let layout = shape.layout();
+        // SAFETY: the layout has at least HEADER_BYTES bytes.
+        let pointer = unsafe { alloc::alloc(layout) };
+        let Some(pointer) = NonNull::new(pointer) else { alloc::handle_alloc_error(layout) };
+        let mut entry = Entry(pointer);
+        entry.write_lengths(shape);
+        entry.write(VERSION, &version.0.to_ne_bytes());
+        entry.write(CREATED, &created.to_ne_bytes());
+        if let Some(at) = expire_at {
+            entry.write(shape.expiry_at(), &at.to_ne_bytes());
+        }
+        entry.write(shape.key_at(), key);
+        entry.write_value(shape, value);
+        entry
+    }
+
+    /// Sets the version of the last change.
+    pub fn set_version(&mut self, version: Version) {
+        self.write(VERSION, &version.0.to_ne_bytes());
+    }
+
+    /// Puts a value and an expiry in place of the old ones without a new allocation, where they fit exactly.
+    /// Returns whether it did.
+    #[must_use]
+    pub fn overwrite(&mut self, value: Value<'_>, expire_at: Option<u64>) -> bool {
+        let (old, new) = (self.shape(), Shape::new(self.shape().key, value, expire_at.is_some()));
+        if old.key_at() != new.key_at() || old.allocated_bytes() != new.allocated_bytes() {
+            return false;
+        }
+        self.write_lengths(new);
+        if let Some(at) = expire_at {
+            self.write(new.expiry_at(), &at.to_ne_bytes());
+        }
+        self.write_value(new, value);
+        true
+    }
+
+    /// Makes the value `len` bytes long (never shorter than it is), new bytes zero, and hands it to `change`. Moves the
+    /// allocation where it must; the value becomes plain bytes. Cost: one reallocation.
+    pub fn grow_value(&mut self, len: usize, change: impl FnOnce(&mut [u8])) {
+        let old = self.shape();
+        let placeholder = Shape { flags: old.flags & !INTEGER, key: old.key, value: len };
+        let wide = placeholder.key > usize::from(u8::MAX) || len > usize::from(u16::MAX);
+        if old.flags & INTEGER != 0 || wide != (old.flags & WIDE != 0) {
+            // The fields in front of the value move: build anew.
+            let mut bytes = self.borrow().value().to_vec();
+            assert!(len >= bytes.len(), "a value never shrinks here");
+            bytes.resize(len, 0);
+            change(&mut bytes);
+            let now = self.borrow();
+            *self = Entry::new(now.key(), Value::Bytes(&bytes), now.version(), now.created(), now.expire_at());
+            return;
+        }
+        assert!(len >= old.value && u32::try_from(len).is_ok(), "a value only grows, and stays below 4 GiB");
+        let new = placeholder;
+        if new.allocated_bytes() != old.allocated_bytes() {
+            // SAFETY: the pointer was allocated with `old.layout()`, the new size is not zero and below isize::MAX.
+            let pointer = unsafe { alloc::realloc(self.0.as_ptr(), old.layout(), new.allocated_bytes()) };
+            let Some(pointer) = NonNull::new(pointer) else { alloc::handle_alloc_error(new.layout()) };
+            self.0 = pointer;
+        }
+        self.write_lengths(new);
+        // SAFETY: the allocation holds value_at + len bytes, and we have it alone.
+        let value = unsafe {
+            self.0.as_ptr().add(new.value_at() + old.value).write_bytes(0, len - old.value);
+            std::slice::from_raw_parts_mut(self.0.as_ptr().add(new.value_at()), len)
+        };
+        change(value);
+    }
+
+    /// Borrows the entry for reading.
+    pub fn borrow(&self) -> EntryRef<'_> {
+        EntryRef(self.0, PhantomData)
+    }
+
+    /// Gives the allocation away; [`Entry::from_raw`] takes it back.
+    pub(super) fn into_raw(self) -> NonNull<u8> {
+        let pointer = self.0;
+        std::mem::forget(self);
+        pointer
+    }
+
+    /// Takes back what [`Entry::into_raw`] gave.
+    ///
+    /// # Safety
+    /// `pointer` came from `into_raw`, and nothing else owns it for as long as this value is dropped or used mutably.
+    pub(super) unsafe fn from_raw(pointer: NonNull<u8>) -> Entry {
+        Entry(pointer)
+    }
+
+    fn shape(&self) -> Shape {
+        self.borrow().shape()
+    }
+
+    fn write_lengths(&mut self, shape: Shape) {
+        self.write(FLAGS, &[shape.flags]);
+        if shape.flags & WIDE == 0 {
+            self.write(KEY_LEN, &[shape.key as u8]);
+            self.write(VALUE_LEN, &(shape.value as u16).to_ne_bytes());
+        } else {
+            self.write(KEY_LEN, &[0, 0, 0]);
+            self.write(HEADER_BYTES, &(shape.key as u32).to_ne_bytes());
+            self.write(HEADER_BYTES + 4, &(shape.value as u32).to_ne_bytes());
+        }
+    }
+
+    fn write_value(&mut self, shape: Shape, value: Value<'_>) {
+        match value {
+            Value::Bytes(bytes) => self.write(shape.value_at(), bytes),
+            Value::Integer(number) => self.write(shape.value_at(), &number.to_le_bytes()[..shape.value]),
+        }
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        // SAFETY: callers write fields of the shape the allocation was made for; `&mut self` means nobody else looks.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.as_ptr().add(at), bytes.len()) }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let layout = self.shape().layout();
+        // SAFETY: the allocation was made with exactly this layout and is owned alone.
+        unsafe { alloc::dealloc(self.0.as_ptr(), layout) }
+    }
+}
+
+impl std::fmt::Debug for EntryRef<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Entry({} at {}, {} value bytes)", self.key().escape_ascii(), self.version(), self.value().len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_small_pair_takes_64_bytes() {
+        let entry = Entry::new(&[b'k'; 16], Value::Bytes(&[b'v'; 32]), Version(1), 2, None);
+        assert_eq!(entry.borrow().allocated_bytes(), 64);
+        let number = Entry::new(&[b'k'; 16], Value::compact(b"12345678"), Version(1), 2, None);
+        assert_eq!(number.borrow().allocated_bytes(), 40);
+    }
+
+    #[test]
+    fn only_canonical_numbers_become_integers() {
+        for (text, number) in [
+            ("0", Some(0)),
+            ("-1", Some(-1)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("-9223372036854775808", Some(i64::MIN)),
+            ("9223372036854775808", None),
+            ("-0", None),
+            ("01", None),
+            ("+1", None),
+            ("", None),
+            ("-", None),
+            ("1 ", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(parse_canonical(text.as_bytes()), number, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_gives_back_what_it_was_made_of(
+            key in proptest::collection::vec(any::<u8>(), 0..300),
+            value in proptest::collection::vec(any::<u8>(), 0..200),
+            version: u64, created: u32, expire_at: Option<u64>,
+        ) {
+            let entry = Entry::new(&key, Value::compact(&value), Version(version), created, expire_at);
+            prop_assert_eq!(entry.borrow().key(), &key[..]);
+            prop_assert_eq!(entry.borrow().value().to_vec(), value);
+            prop_assert_eq!(entry.borrow().version(), Version(version));
+            prop_assert_eq!(entry.borrow().created(), created);
+            prop_assert_eq!(entry.borrow().expire_at(), expire_at);
+        }
+
+        #[test]
+        fn integers_survive(number: i64) {
+            let entry = Entry::new(b"k", Value::Integer(number), Version(1), 0, Some(7));
+            prop_assert_eq!(entry.borrow().value(), Value::Integer(number));
+            prop_assert_eq!(entry.borrow().value().len(), number.to_string().len());
+        }
+
+        #[test]
+        fn a_grown_value_keeps_its_front(
+            key in proptest::collection::vec(any::<u8>(), 0..300),
+            front in proptest::collection::vec(any::<u8>(), 0..200), more in 0usize..70_000, expire_at: Option<u64>,
+        ) {
+            let mut entry = Entry::new(&key, Value::compact(&front), Version(3), 4, expire_at);
+            let len = front.len() + more;
+            entry.grow_value(len, |bytes| if let Some(last) = bytes.last_mut() { *last = b'!' });
+            let mut expected = front.clone();
+            expected.resize(len, 0);
+            if let Some(last) = expected.last_mut() { *last = b'!' }
+            prop_assert_eq!(entry.borrow().value().to_vec(), expected);
+            prop_assert_eq!(entry.borrow().key(), &key[..]);
+            prop_assert_eq!(entry.borrow().expire_at(), expire_at);
+        }
+
+        #[test]
+        fn an_overwrite_changes_value_and_expiry_alone(
+            old in proptest::collection::vec(any::<u8>(), 0..40), new in proptest::collection::vec(any::<u8>(), 0..40),
+            before: Option<u64>, after: Option<u64>,
+        ) {
+            let mut entry = Entry::new(b"key", Value::compact(&old), Version(3), 4, before);
+            let fits = entry.overwrite(Value::compact(&new), after);
+            prop_assert_eq!(entry.borrow().value().to_vec(), if fits { new } else { old });
+            prop_assert_eq!(entry.borrow().expire_at(), if fits { after } else { before });
+            prop_assert_eq!(entry.borrow().key(), b"key");
+            prop_assert_eq!(entry.borrow().created(), 4);
+        }
+    }
+}

@@ -1,0 +1,676 @@
+//! The hash table of one database in one segment. It grows in bounded steps and wastes little room.
+//!
+//! ```text
+//!  hash  63 .. 48 | 47 .. 32 | 31 .. 0            the segment takes the top bits (see `mod`)
+//!                    tag        which subtable
+//!
+//!  subtables   [0] [1] [2] ... [2^level + split - 1]         linear hashing over whole subtables
+//!                |
+//!                +-> buckets of 64 bytes: 8 slots; home bucket = tag * buckets / 65536, then the next ones
+//!                      slot = entry address << 16 | tag      0 = empty
+//! ```
+//!
+//! Linear hashing (Litwin 1980): when the entries exceed `SUBTABLE_ENTRIES` a subtable, the subtable at `split` is
+//! divided in two; so one insert moves at most the entries of one subtable (about 1100), and memory never doubles. A
+//! subtable itself is a small open-addressing table that grows and shrinks by size-class steps; its entries' homes
+//! follow from their tags, so moving them inside it reads no entry. A lookup touches one bucket and one entry in nearly
+//! all cases, and both can be prefetched.
+//!
+//! Invariant of a subtable: between an entry's home bucket and the bucket it lies in, all buckets are full. So a lookup
+//! ends at the first bucket with an empty slot. A removal repairs the invariant by moving later entries back.
+//!
+//! Safe face: slots own their entries; entries are reached only through `&self` or `&mut self` of the table.
+#![allow(unsafe_code)]
+
+use super::entry::{Entry, EntryRef};
+use super::hash::KeyHasher;
+use super::prefetch::prefetch;
+use crate::version::Version;
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+
+const SLOTS: usize = 8;
+/// Mean number of entries in a subtable at which the next one is split.
+const SUBTABLE_ENTRIES: usize = 512;
+/// Below this mean number two subtables are joined again.
+const SUBTABLE_ENTRIES_MIN: usize = SUBTABLE_ENTRIES / 4;
+
+/// A slot: the entry's address in the upper 48 bits, 16 bits of the key's hash below; 0 is empty. User addresses have
+/// at most 48 bits on the platforms we build for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Slot(u64);
+
+impl Slot {
+    const EMPTY: Slot = Slot(0);
+
+    fn new(entry: Entry, tag: u16) -> Slot {
+        let address = entry.into_raw().as_ptr().expose_provenance() as u64;
+        assert!(address >> 48 == 0, "entry addresses fit in 48 bits");
+        Slot(address << 16 | u64::from(tag))
+    }
+
+    fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn tag(self) -> u16 {
+        self.0 as u16
+    }
+
+    fn pointer(self) -> *mut u8 {
+        std::ptr::with_exposed_provenance_mut((self.0 >> 16) as usize)
+    }
+
+    /// The entry, borrowed.
+    ///
+    /// # Safety
+    /// The slot is not empty, and for `'a` the entry is neither dropped nor changed.
+    unsafe fn peek<'a>(self) -> EntryRef<'a> {
+        // SAFETY: a slot that is not empty holds a pointer from `Entry::into_raw`, which is never null.
+        unsafe { EntryRef::from_raw(NonNull::new_unchecked(self.pointer())) }
+    }
+
+    /// Takes the entry out of the slot.
+    ///
+    /// # Safety
+    /// The slot is not empty and no copy of it is used afterwards.
+    unsafe fn take(self) -> Entry {
+        // SAFETY: see above; the caller gives up every other copy.
+        unsafe { Entry::from_raw(NonNull::new_unchecked(self.pointer())) }
+    }
+}
+
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+struct Bucket([Slot; SLOTS]);
+
+impl Bucket {
+    const EMPTY: Bucket = Bucket([Slot::EMPTY; SLOTS]);
+
+    fn is_full(&self) -> bool {
+        // Slots are not kept dense, so all of them count.
+        self.0.iter().all(|slot| !slot.is_empty())
+    }
+
+    /// One bit for each slot with this tag. Empty slots look like tag 0 and are told apart by the caller.
+    fn matches(&self, tag: u16) -> u32 {
+        let mut bits = 0;
+        for (index, slot) in self.0.iter().enumerate() {
+            bits |= u32::from(slot.tag() == tag && !slot.is_empty()) << index;
+        }
+        bits
+    }
+}
+
+/// Where a slot lies in a subtable.
+#[derive(Clone, Copy)]
+struct Place {
+    bucket: usize,
+    slot: usize,
+}
+
+struct Subtable {
+    buckets: Vec<Bucket>,
+    entries: usize,
+}
+
+/// Numbers of buckets whose bytes are a size class of the usual allocators (four steps in each doubling).
+fn buckets_for(entries: usize) -> usize {
+    let wanted = (entries * 10).div_ceil(SLOTS * 9).max(1);
+    if wanted <= 8 {
+        return wanted;
+    }
+    let step = (wanted - 1).ilog2() - 2;
+    ((wanted - 1 >> step) + 1) << step
+}
+
+impl Subtable {
+    fn with_room(entries: usize) -> Subtable {
+        Subtable { buckets: vec![Bucket::EMPTY; buckets_for(entries)], entries: 0 }
+    }
+
+    /// Most entries before it grows: nine tenths of its slots.
+    fn entries_max(&self) -> usize {
+        (self.buckets.len() * SLOTS * 9 / 10).max(1)
+    }
+
+    fn home(&self, tag: u16) -> usize {
+        usize::from(tag) * self.buckets.len() >> 16
+    }
+
+    fn after(&self, bucket: usize) -> usize {
+        if bucket + 1 == self.buckets.len() { 0 } else { bucket + 1 }
+    }
+
+    /// How many buckets lie from `from` on to `to`, going round.
+    fn distance(&self, from: usize, to: usize) -> usize {
+        if to >= from { to - from } else { to + self.buckets.len() - from }
+    }
+
+    /// The place of the first entry with `tag` for which `is_it` holds.
+    #[inline]
+    fn find(&self, tag: u16, mut is_it: impl FnMut(EntryRef<'_>) -> bool) -> Option<Place> {
+        let mut index = self.home(tag);
+        for _ in 0..self.buckets.len() {
+            let bucket = &self.buckets[index];
+            let mut bits = bucket.matches(tag);
+            while bits != 0 {
+                let slot = bits.trailing_zeros() as usize;
+                // SAFETY: `matches` names filled slots only; `&self` keeps the entry in place.
+                let entry = unsafe { bucket.0[slot].peek() };
+                if is_it(entry) {
+                    return Some(Place { bucket: index, slot });
+                }
+                bits &= bits - 1;
+            }
+            if !bucket.is_full() {
+                return None;
+            }
+            index = self.after(index);
+        }
+        None
+    }
+
+    fn insert(&mut self, slot: Slot) {
+        if self.entries + 1 > self.entries_max() {
+            self.rebuild(self.entries + 1 + self.entries / 16);
+        }
+        self.place(slot);
+        self.entries += 1;
+    }
+
+    fn place(&mut self, slot: Slot) {
+        let mut index = self.home(slot.tag());
+        loop {
+            if let Some(free) = self.buckets[index].0.iter_mut().find(|slot| slot.is_empty()) {
+                *free = slot;
+                return;
+            }
+            index = self.after(index);
+        }
+    }
+
+    /// Moves every slot into a new array with room for `entries`. Reads no entry.
+    fn rebuild(&mut self, entries: usize) {
+        let old = std::mem::replace(&mut self.buckets, vec![Bucket::EMPTY; buckets_for(entries)]);
+        for slot in old.iter().flat_map(|bucket| bucket.0).filter(|slot| !slot.is_empty()) {
+            self.place(slot);
+        }
+    }
+
+    fn remove(&mut self, place: Place) -> Entry {
+        let removed = std::mem::replace(&mut self.buckets[place.bucket].0[place.slot], Slot::EMPTY);
+        self.entries -= 1;
+        self.close_gap(place);
+        if self.buckets.len() > 1 && self.entries * 3 < self.buckets.len() * SLOTS {
+            self.rebuild(self.entries + self.entries / 4);
+        }
+        // SAFETY: the slot was filled and has just been emptied, so this is its only copy.
+        unsafe { removed.take() }
+    }
+
+    /// Restores the invariant after a slot of a bucket that was full has been emptied.
+    fn close_gap(&mut self, mut gap: Place) {
+        let filled_beside = self.buckets[gap.bucket].0.iter().filter(|slot| !slot.is_empty()).count();
+        if filled_beside + 1 < SLOTS {
+            return;
+        }
+        let mut index = self.after(gap.bucket);
+        while index != gap.bucket {
+            let was_full = self.buckets[index].is_full();
+            let beyond = self.distance(gap.bucket, index);
+            let mover = (0..SLOTS).find(|&slot| {
+                let slot = self.buckets[index].0[slot];
+                !slot.is_empty() && self.distance(self.home(slot.tag()), index) >= beyond
+            });
+            if let Some(slot) = mover {
+                let moved = std::mem::replace(&mut self.buckets[index].0[slot], Slot::EMPTY);
+                self.buckets[gap.bucket].0[gap.slot] = moved;
+                gap = Place { bucket: index, slot };
+            }
+            if !was_full {
+                return;
+            }
+            index = self.after(index);
+        }
+    }
+
+    fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.buckets.iter().flat_map(|bucket| bucket.0).filter(|slot| !slot.is_empty())
+    }
+}
+
+/// A place in a table to go on scanning from; survives growth and shrinking between two calls.
+///
+/// The order is: subtable number with its bits reversed (so that a split divides a range in two), then tag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableCursor {
+    /// Reversed subtable bits.
+    pub range: u32,
+    /// Tags below this one are done in the current subtable.
+    pub tag: u16,
+}
+
+/// A hash table that owns its entries; see the head of this file.
+pub struct Table {
+    subtables: Vec<Subtable>,
+    /// `2^level` subtables existed when the current round of splits began.
+    level: u32,
+    /// The subtable that is split next.
+    split: usize,
+    entries: usize,
+    entry_bytes: usize,
+}
+
+impl Default for Table {
+    fn default() -> Table {
+        Table { subtables: vec![Subtable::with_room(0)], level: 0, split: 0, entries: 0, entry_bytes: 0 }
+    }
+}
+
+fn tag_of(hash: u64) -> u16 {
+    (hash >> 32) as u16
+}
+
+impl Table {
+    /// A table with room for `entries` before anything has to move.
+    pub fn with_room(entries: usize) -> Table {
+        let count = (entries / SUBTABLE_ENTRIES).max(1).next_power_of_two();
+        let mut table = Table::default();
+        table.level = count.ilog2();
+        table.subtables = (0..count).map(|_| Subtable::with_room(entries / count)).collect();
+        table
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// Bytes of all entries together, as allocated.
+    pub fn entry_bytes(&self) -> usize {
+        self.entry_bytes
+    }
+
+    /// Bytes of the table itself.
+    pub fn table_bytes(&self) -> usize {
+        let buckets: usize = self.subtables.iter().map(|subtable| subtable.buckets.len()).sum();
+        buckets * size_of::<Bucket>() + self.subtables.capacity() * size_of::<Subtable>()
+    }
+
+    fn subtable_index(&self, hash: u64) -> usize {
+        let low = hash as u32 as usize;
+        let index = low & ((1 << self.level) - 1);
+        if index < self.split { low & ((2 << self.level) - 1) } else { index }
+    }
+
+    /// The entry of `key`.
+    #[inline]
+    pub fn find(&self, hash: u64, key: &[u8]) -> Option<EntryRef<'_>> {
+        let subtable = &self.subtables[self.subtable_index(hash)];
+        let place = subtable.find(tag_of(hash), |entry| entry.key() == key)?;
+        Some(entry_ref(&subtable.buckets[place.bucket].0[place.slot]))
+    }
+
+    /// The entry of `key`, to change it.
+    #[inline]
+    pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<EntryMut<'_>> {
+        let index = self.subtable_index(hash);
+        let subtable = &mut self.subtables[index];
+        let place = subtable.find(tag_of(hash), |entry| entry.key() == key)?;
+        let slot = &mut subtable.buckets[place.bucket].0[place.slot];
+        Some(EntryMut { slot, entry_bytes: &mut self.entry_bytes })
+    }
+
+    /// Puts in an entry whose key must not be there yet. Moves at most the entries of one subtable.
+    pub fn insert(&mut self, hash: u64, entry: Entry, hasher: &KeyHasher) {
+        self.entry_bytes += entry.borrow().allocated_bytes();
+        self.entries += 1;
+        let index = self.subtable_index(hash);
+        self.subtables[index].insert(Slot::new(entry, tag_of(hash)));
+        if self.entries > self.subtables.len() * SUBTABLE_ENTRIES {
+            self.split_one(hasher);
+        }
+    }
+
+    /// Takes the entry of `key` out.
+    pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
+        self.remove_where(hash, |entry| entry.key() == key)
+    }
+
+    /// Takes out the first entry with this hash for which `is_it` holds.
+    pub fn remove_where(
+        &mut self,
+        hash: u64,
+        is_it: impl FnMut(EntryRef<'_>) -> bool,
+    ) -> Option<Entry> {
+        let index = self.subtable_index(hash);
+        let place = self.subtables[index].find(tag_of(hash), is_it)?;
+        let entry = self.subtables[index].remove(place);
+        self.entries -= 1;
+        self.entry_bytes -= entry.borrow().allocated_bytes();
+        if self.subtables.len() > 1 && self.entries < self.subtables.len() * SUBTABLE_ENTRIES_MIN {
+            self.join_one();
+        }
+        Some(entry)
+    }
+
+    /// Gives every entry of this hash that still has the version `Version::MAX` its real one.
+    pub fn stamp(&mut self, hash: u64, version: Version) {
+        let index = self.subtable_index(hash);
+        let subtable = &mut self.subtables[index];
+        while let Some(place) = subtable.find(tag_of(hash), |entry| entry.version() == Version::MAX) {
+            let slot = &mut subtable.buckets[place.bucket].0[place.slot];
+            EntryMut { slot, entry_bytes: &mut self.entry_bytes }.set_version(version);
+        }
+    }
+
+    /// First half of a prefetch: the bucket where `hash` is at home.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        let subtable = &self.subtables[self.subtable_index(hash)];
+        prefetch(&subtable.buckets[subtable.home(tag_of(hash))]);
+    }
+
+    /// Second half: the entries in the home bucket that carry the hash's tag.
+    #[inline]
+    pub fn prefetch_entries(&self, hash: u64) {
+        let subtable = &self.subtables[self.subtable_index(hash)];
+        let bucket = &subtable.buckets[subtable.home(tag_of(hash))];
+        let mut bits = bucket.matches(tag_of(hash));
+        while bits != 0 {
+            prefetch(bucket.0[bits.trailing_zeros() as usize].pointer());
+            bits &= bits - 1;
+        }
+    }
+
+    /// All entries, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_>> {
+        let buckets = self.subtables.iter().flat_map(|subtable| &subtable.buckets);
+        buckets.flat_map(|bucket| &bucket.0).filter(|slot| !slot.is_empty()).map(entry_ref)
+    }
+
+    /// An entry chosen by `random`, each about as likely as another.
+    pub fn random(&self, random: u64) -> Option<EntryRef<'_>> {
+        if self.entries == 0 {
+            return None;
+        }
+        let mut wanted = (u128::from(random) * self.entries as u128 >> 64) as usize;
+        for subtable in &self.subtables {
+            if wanted < subtable.entries {
+                let mut slots = subtable.buckets.iter().flat_map(|bucket| &bucket.0).filter(|slot| !slot.is_empty());
+                return slots.nth(wanted).map(entry_ref);
+            }
+            wanted -= subtable.entries;
+        }
+        None
+    }
+
+    /// Visits about `count` entries from `cursor` on and returns where to go on; `None` at the end. Every entry that is
+    /// there from the first call to the last is visited at least once, whatever is inserted and removed between.
+    pub fn scan(&self, cursor: TableCursor, count: usize, visit: &mut dyn FnMut(EntryRef<'_>)) -> Option<TableCursor> {
+        let index = self.subtable_index(u64::from(cursor.range.reverse_bits()));
+        let subtable = &self.subtables[index];
+        let width = (1usize << 16) * count.max(1) / subtable.entries.max(1);
+        let end = usize::from(cursor.tag) + width.max(1);
+        for slot in subtable.slots() {
+            if (usize::from(cursor.tag)..end).contains(&usize::from(slot.tag())) {
+                // SAFETY: `slots` gives filled slots only; `&self` keeps the entry in place.
+                visit(unsafe { slot.peek() });
+            }
+        }
+        if let Ok(tag) = u16::try_from(end) {
+            return Some(TableCursor { range: cursor.range, tag });
+        }
+        // This subtable covers every range that shares its low `bits` bits, reversed: step over all of them.
+        let divided = index < self.split || index >= 1 << self.level;
+        let bits = self.level + u32::from(divided);
+        if bits == 0 {
+            return None;
+        }
+        let covered = u32::MAX >> bits;
+        (cursor.range | covered).checked_add(1).map(|range| TableCursor { range, tag: 0 })
+    }
+
+    /// Divides the next subtable: linear hashing's step of growth.
+    fn split_one(&mut self, hasher: &KeyHasher) {
+        let new_bit = 1u64 << self.level;
+        let old = std::mem::replace(&mut self.subtables[self.split], Subtable::with_room(0));
+        let half = old.entries / 2 + old.entries / 16;
+        let (mut stays, mut moves) = (Subtable::with_room(half), Subtable::with_room(half));
+        let slots: Vec<Slot> = old.slots().collect();
+        for (index, &slot) in slots.iter().enumerate() {
+            if let Some(ahead) = slots.get(index + 8) {
+                prefetch(ahead.pointer());
+            }
+            // SAFETY: the slot is filled and `old` is not used for anything else.
+            let hash = hasher.hash(unsafe { slot.peek() }.key());
+            if hash & new_bit == 0 { stays.insert(slot) } else { moves.insert(slot) }
+        }
+        self.subtables[self.split] = stays;
+        self.subtables.push(moves);
+        self.split += 1;
+        if self.split == 1 << self.level {
+            self.level += 1;
+            self.split = 0;
+        }
+    }
+
+    /// Joins the last subtable with the one it was divided from.
+    fn join_one(&mut self) {
+        if self.split == 0 {
+            self.level -= 1;
+            self.split = 1 << self.level;
+        }
+        self.split -= 1;
+        let Some(last) = self.subtables.pop() else { return };
+        let target = &mut self.subtables[self.split];
+        target.rebuild((target.entries + last.entries) * 9 / 8);
+        for slot in last.slots() {
+            target.insert(slot);
+        }
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        for slot in self.subtables.iter().flat_map(Subtable::slots) {
+            // SAFETY: the table is going away, so this is the last use of each slot.
+            drop(unsafe { slot.take() });
+        }
+    }
+}
+
+/// The entry in a filled slot, for as long as the slot is borrowed.
+fn entry_ref(slot: &Slot) -> EntryRef<'_> {
+    assert!(!slot.is_empty(), "only filled slots are read");
+    // SAFETY: the slot is filled, and the table is borrowed for as long as the result lives.
+    unsafe { slot.peek() }
+}
+
+/// A filled slot, borrowed for a change.
+pub struct EntryMut<'a> {
+    slot: &'a mut Slot,
+    entry_bytes: &'a mut usize,
+}
+
+impl EntryMut<'_> {
+    /// The entry, for reading.
+    pub fn get(&self) -> EntryRef<'_> {
+        entry_ref(self.slot)
+    }
+
+    /// Changes the entry; its key must stay.
+    pub fn change<R>(&mut self, change: impl FnOnce(&mut Entry) -> R) -> R {
+        let (slot, before) = (*self.slot, self.get().allocated_bytes());
+        // SAFETY: the slot is filled and `&mut self` has it alone; it is written again below. Should `change` panic,
+        // the entry is leaked rather than dropped twice, because the slot is empty meanwhile.
+        let mut entry = ManuallyDrop::new(unsafe { slot.take() });
+        *self.slot = Slot::EMPTY;
+        let result = change(&mut entry);
+        *self.slot = Slot::new(ManuallyDrop::into_inner(entry), slot.tag());
+        *self.entry_bytes = *self.entry_bytes + self.get().allocated_bytes() - before;
+        result
+    }
+
+    /// Puts another entry of the same key in its place and returns the old one.
+    pub fn replace(&mut self, entry: Entry) -> Entry {
+        self.change(|old| std::mem::replace(old, entry))
+    }
+
+    /// Sets the version of the last change.
+    pub fn set_version(&mut self, version: Version) {
+        self.change(|entry| entry.set_version(version));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::Value;
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn hasher() -> KeyHasher {
+        KeyHasher::new(7)
+    }
+
+    fn entry(key: &[u8], version: u64) -> Entry {
+        Entry::new(key, Value::Bytes(b"value"), Version(version), 0, None)
+    }
+
+    fn number(key: &[u8]) -> u32 {
+        u32::from_be_bytes(key.try_into().expect("test keys have four bytes"))
+    }
+
+    /// Every entry can be found, and lies where the invariant wants it.
+    fn check(table: &Table, hasher: &KeyHasher) {
+        let mut seen = 0;
+        for entry in table.iter() {
+            seen += 1;
+            assert_eq!(table.find(hasher.hash(entry.key()), entry.key()).map(|found| found.key()), Some(entry.key()));
+        }
+        assert_eq!(seen, table.len());
+        for subtable in &table.subtables {
+            assert_eq!(subtable.slots().count(), subtable.entries);
+            assert!(subtable.entries <= subtable.entries_max());
+        }
+    }
+
+    #[test]
+    fn bucket_numbers_rise_in_size_classes() {
+        let sizes: BTreeSet<usize> = (1..1200).map(buckets_for).collect();
+        assert!(sizes.iter().all(|&n| n <= 8 || n % (1 << (n.ilog2() - 2)) == 0), "{sizes:?}");
+        assert!((1..1200).all(|n| Subtable::with_room(n).entries_max() >= n));
+    }
+
+    #[test]
+    fn growth_and_shrinking_keep_every_entry_and_bound_each_step() {
+        let (hasher, mut table) = (hasher(), Table::default());
+        for n in 0..40_000u32 {
+            let key = n.to_be_bytes();
+            table.insert(hasher.hash(&key), entry(&key, 1), &hasher);
+            assert!(table.subtables.iter().all(|s| s.entries < 3 * SUBTABLE_ENTRIES) || n % 1000 != 0);
+        }
+        check(&table, &hasher);
+        let per_key = table.table_bytes() as f64 / table.len() as f64;
+        assert!(per_key < 11.5, "{per_key} bytes of table for each key");
+        for n in 0..39_900u32 {
+            let key = n.to_be_bytes();
+            assert!(table.remove(hasher.hash(&key), &key).is_some());
+        }
+        check(&table, &hasher);
+        assert_eq!(table.len(), 100);
+        assert!(table.table_bytes() < 8 * 1024, "{}", table.table_bytes());
+    }
+
+    #[test]
+    fn a_scan_meets_every_entry_that_stays_while_the_table_grows_and_shrinks() {
+        let (hasher, mut table) = (hasher(), Table::default());
+        let stays: BTreeSet<u32> = (0..3_000).collect();
+        for n in 0..12_000u32 {
+            table.insert(hasher.hash(&n.to_be_bytes()), entry(&n.to_be_bytes(), 1), &hasher);
+        }
+        let (mut met, mut cursor, mut calls) = (BTreeSet::new(), Some(TableCursor::default()), 0u32);
+        while let Some(at) = cursor {
+            cursor = table.scan(at, 10, &mut |entry| {
+                met.insert(number(entry.key()));
+            });
+            calls += 1;
+            for n in (0..40).map(|n| calls * 40 + n) {
+                let (old, new) = ((3_000 + n).to_be_bytes(), (100_000 + n).to_be_bytes());
+                table.remove(hasher.hash(&old), &old);
+                if calls > 150 {
+                    table.insert(hasher.hash(&new), entry(&new, 1), &hasher);
+                }
+            }
+        }
+        assert!(stays.is_subset(&met), "{} of {} met", met.intersection(&stays).count(), stays.len());
+        check(&table, &hasher);
+    }
+
+    #[test]
+    fn a_scan_of_a_table_at_rest_meets_each_entry_once() {
+        let (hasher, mut table) = (hasher(), Table::default());
+        for n in 0..5_000u32 {
+            table.insert(hasher.hash(&n.to_be_bytes()), entry(&n.to_be_bytes(), 1), &hasher);
+        }
+        let (mut met, mut cursor) = (Vec::new(), Some(TableCursor::default()));
+        while let Some(at) = cursor {
+            cursor = table.scan(at, 7, &mut |entry| met.push(number(entry.key())));
+        }
+        met.sort_unstable();
+        assert_eq!(met, (0..5_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_entry_can_be_drawn_at_random() {
+        let (hasher, mut table) = (hasher(), Table::default());
+        assert!(table.random(1).is_none());
+        for n in 0..50u32 {
+            table.insert(hasher.hash(&n.to_be_bytes()), entry(&n.to_be_bytes(), 1), &hasher);
+        }
+        let step = u64::MAX / 50;
+        let drawn: BTreeSet<u32> =
+            (0..50).filter_map(|n| table.random(n * step + step / 2)).map(|entry| number(entry.key())).collect();
+        assert_eq!(drawn.len(), 50);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_table_does_what_a_map_does(changes in proptest::collection::vec((0u32..400, 0u8..4), 0..3000)) {
+            let (hasher, mut table, mut model) = (hasher(), Table::with_room(30), BTreeMap::new());
+            for (version, (n, what)) in changes.into_iter().enumerate() {
+                let (key, version) = (n.to_be_bytes(), version as u64);
+                let hash = hasher.hash(&key);
+                match what {
+                    0 => {
+                        let removed = table.remove(hash, &key).map(|entry| entry.borrow().version().0);
+                        prop_assert_eq!(removed, model.remove(&n));
+                    }
+                    _ => match table.find_mut(hash, &key) {
+                        Some(mut found) => {
+                            let old = found.replace(entry(&key, version));
+                            prop_assert_eq!(Some(old.borrow().version().0), model.insert(n, version));
+                        }
+                        None => {
+                            table.insert(hash, entry(&key, version), &hasher);
+                            prop_assert_eq!(model.insert(n, version), None);
+                        }
+                    },
+                }
+            }
+            check(&table, &hasher);
+            let found: BTreeMap<u32, u64> =
+                table.iter().map(|entry| (number(entry.key()), entry.version().0)).collect();
+            prop_assert_eq!(found, model);
+            prop_assert_eq!(table.entry_bytes(), table.iter().map(EntryRef::allocated_bytes).sum::<usize>());
+        }
+    }
+}
