@@ -1,0 +1,417 @@
+//! From the bytes of a connection to the arguments of a request, one request at a time.
+//!
+//! ```text
+//!   multibulk    *<count> CRLF, then <count> times:  $<length> CRLF <bytes> CRLF
+//!   inline       words up to LF or CR LF             (anything that does not begin with '*')
+//! ```
+//!
+//! The decoder looks at each byte once: what it has understood of an unfinished request stays with it, as positions counted
+//! from the request's first byte, so the buffer may move or be compacted between calls.
+//!
+//! Not here: which bytes are kept and when they are dropped (the session), what the arguments mean (the commands).
+
+use memchr::memchr;
+
+use crate::inline::split_into;
+use crate::limits::{
+    BUFFER_BYTES_MAX, KEPT_INLINE_BYTES_MAX, KEPT_RANGES_MAX, LENGTH_LINE_BYTES_MAX, UNAUTHENTICATED_ARGS_MAX,
+    UNAUTHENTICATED_BULK_BYTES_MAX,
+};
+use crate::reply::write_length;
+use crate::{ArgRange, Args, ProtocolError, RequestLimits, parse_integer};
+
+/// What [`RequestDecoder::decode`] found. Every `end` is the position in the buffer right after the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decoded {
+    /// The request is not all there yet: call again with the same start and more bytes.
+    Incomplete,
+    /// A request whose arguments are in the ranges, as places in the buffer.
+    Request {
+        /// Where the next request begins.
+        end: usize,
+    },
+    /// An inline request: [`RequestDecoder::inline_args`] has its arguments, at least one; the ranges are untouched.
+    Inline {
+        /// Where the next request begins.
+        end: usize,
+    },
+    /// Something that asks for nothing and gets no reply: an empty line, or a count of zero or less.
+    Nothing {
+        /// Where the next request begins.
+        end: usize,
+    },
+}
+
+/// Decodes the requests of one connection. Holds the progress in the one request that is not complete yet.
+#[derive(Debug, Default)]
+pub struct RequestDecoder {
+    progress: Progress,
+    /// Arguments understood so far of a request that did not arrive in one piece; positions from the request's start.
+    partial: Vec<ArgRange>,
+    /// The unescaped arguments of the last inline request.
+    inline_bytes: Vec<u8>,
+    inline_ranges: Vec<ArgRange>,
+}
+
+/// How far the unfinished request has been understood. All zero: nothing of it yet.
+#[derive(Debug, Default, Clone, Copy)]
+struct Progress {
+    /// Bytes from the request's start up to the line or bulk that is not complete.
+    position: usize,
+    /// Bytes from `position` on that were searched for the end of the line in vain.
+    searched: usize,
+    /// Arguments still to come; 0 before the count is known, which is always at least 1.
+    args_left: u32,
+    /// The length of the argument whose bytes begin at `position`, when its length line has been read.
+    bulk: Option<u32>,
+    /// Bytes still missing of that argument and its line end.
+    wanted: usize,
+}
+
+/// How a walk over a multibulk request ended.
+enum Walk {
+    Incomplete,
+    Complete { end: usize },
+    Nothing { end: usize },
+}
+
+impl RequestDecoder {
+    /// A decoder at the beginning of a request.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Decodes the request that begins at `buffer[start..]`.
+    ///
+    /// The ranges of a [`Decoded::Request`] are appended to `ranges`, as positions in `buffer`; nothing else ever changes
+    /// `ranges`. After [`Decoded::Incomplete`] call again with the same start, moved by [`rebase`](Self::rebase) at most,
+    /// and the same bytes with more behind them; `limits` may be others. The cost is linear in the bytes not seen before.
+    ///
+    /// # Errors
+    /// [`ProtocolError`] when the bytes can never become a request. The connection has no next request: close it.
+    #[inline]
+    pub fn decode(
+        &mut self,
+        buffer: &[u8],
+        start: usize,
+        limits: &RequestLimits,
+        ranges: &mut Vec<ArgRange>,
+    ) -> Result<Decoded, ProtocolError> {
+        if buffer.len() as u64 > BUFFER_BYTES_MAX {
+            return Err(ProtocolError::BufferTooLarge);
+        }
+        match buffer.get(start) {
+            None => Ok(Decoded::Incomplete),
+            Some(b'*') if self.partial.is_empty() => self.decode_into_ranges(buffer, start, limits, ranges),
+            Some(b'*') => self.decode_into_partial(buffer, start, limits, ranges),
+            Some(_) => self.decode_inline(buffer, start, limits),
+        }
+    }
+
+    /// The arguments of the last [`Decoded::Inline`], valid until the next call of [`decode`](Self::decode).
+    #[must_use]
+    pub fn inline_args(&self) -> Args<'_> {
+        Args::new(&self.inline_bytes, &self.inline_ranges)
+    }
+
+    /// How many bytes are missing of the argument that is being received, its line end included; 0 if that is not known.
+    /// A hint for the size of the next read. It is a promise of the other side: bound what is allocated for it.
+    #[must_use]
+    pub fn bytes_wanted(&self) -> usize {
+        self.progress.wanted
+    }
+
+    /// To be called when `bytes_removed` bytes before the current request were cut off the buffer's front: the next
+    /// `start` is smaller by that many. Progress is counted from the request's own start, so this costs nothing.
+    pub fn rebase(&mut self, bytes_removed: usize) {
+        // Nothing here depends on where in the buffer the request begins.
+        let _ = bytes_removed;
+    }
+
+    /// The usual way: all arguments so far go straight to the caller, nothing is kept unless bytes are missing.
+    #[inline]
+    fn decode_into_ranges(
+        &mut self,
+        buffer: &[u8],
+        start: usize,
+        limits: &RequestLimits,
+        ranges: &mut Vec<ArgRange>,
+    ) -> Result<Decoded, ProtocolError> {
+        let mark = ranges.len();
+        match walk(buffer, start, limits, &mut self.progress, ranges, 0) {
+            Ok(Walk::Complete { end }) => Ok(Decoded::Request { end }),
+            Ok(Walk::Nothing { end }) => Ok(Decoded::Nothing { end }),
+            Ok(Walk::Incomplete) => {
+                let moved = |range: ArgRange| ArgRange { start: range.start - position_u32(start), len: range.len };
+                self.partial.extend(ranges.drain(mark..).map(moved));
+                Ok(Decoded::Incomplete)
+            }
+            Err(error) => {
+                ranges.truncate(mark);
+                Err(self.give_up(error))
+            }
+        }
+    }
+
+    /// The way of a request that comes in pieces: its arguments are collected here and handed over when it is complete.
+    #[cold]
+    fn decode_into_partial(
+        &mut self,
+        buffer: &[u8],
+        start: usize,
+        limits: &RequestLimits,
+        ranges: &mut Vec<ArgRange>,
+    ) -> Result<Decoded, ProtocolError> {
+        match walk(buffer, start, limits, &mut self.progress, &mut self.partial, start) {
+            Ok(Walk::Complete { end }) => {
+                let moved = |range: ArgRange| ArgRange { start: range.start + position_u32(start), len: range.len };
+                ranges.extend(self.partial.drain(..).map(moved));
+                self.partial.shrink_to(KEPT_RANGES_MAX);
+                Ok(Decoded::Request { end })
+            }
+            Ok(Walk::Nothing { end }) => Ok(Decoded::Nothing { end }),
+            Ok(Walk::Incomplete) => Ok(Decoded::Incomplete),
+            Err(error) => Err(self.give_up(error)),
+        }
+    }
+
+    #[cold]
+    fn decode_inline(&mut self, buffer: &[u8], start: usize, limits: &RequestLimits) -> Result<Decoded, ProtocolError> {
+        let line_bytes_max = limits.inline_bytes_max as usize;
+        let rest = buffer.get(start..).unwrap_or_default();
+        let Some(length) = find_in_line(rest, b'\n', self.progress.searched, line_bytes_max) else {
+            if rest.len() > line_bytes_max {
+                return Err(self.give_up(ProtocolError::InlineTooBig));
+            }
+            self.progress.searched = rest.len();
+            return Ok(Decoded::Incomplete);
+        };
+        self.progress = Progress::default();
+        self.inline_bytes.clear();
+        self.inline_ranges.clear();
+        self.inline_bytes.shrink_to(KEPT_INLINE_BYTES_MAX);
+        self.inline_ranges.shrink_to(KEPT_RANGES_MAX);
+        // The CR of the line's end is white space for the split.
+        let line = rest.get(..length).unwrap_or_default();
+        if let Err(error) = split_into(line, &mut self.inline_bytes, &mut self.inline_ranges) {
+            return Err(self.give_up(error));
+        }
+        let end = start + length + 1;
+        Ok(if self.inline_ranges.is_empty() { Decoded::Nothing { end } } else { Decoded::Inline { end } })
+    }
+
+    /// Forgets everything of a request that broke the protocol.
+    #[cold]
+    fn give_up(&mut self, error: ProtocolError) -> ProtocolError {
+        *self = Self::default();
+        error
+    }
+}
+
+/// Reads on from where `progress` stands and pushes each complete argument to `sink`, its position counted from `origin`.
+/// Leaves `progress` at zero when the request is complete, and where to go on when it is not.
+#[inline]
+fn walk(
+    buffer: &[u8],
+    start: usize,
+    limits: &RequestLimits,
+    progress: &mut Progress,
+    sink: &mut Vec<ArgRange>,
+    origin: usize,
+) -> Result<Walk, ProtocolError> {
+    let mut position = start + progress.position;
+    let mut args_left = progress.args_left;
+    let mut bulk = progress.bulk;
+    let mut searched = progress.searched;
+    if args_left == 0 {
+        let Some((count, next)) = read_count(buffer, position, searched, limits)? else {
+            progress.searched = buffer.len() - position;
+            return Ok(Walk::Incomplete);
+        };
+        position = next;
+        searched = 0;
+        let Some(count) = count else {
+            *progress = Progress::default();
+            return Ok(Walk::Nothing { end: position });
+        };
+        args_left = count;
+    }
+    loop {
+        let length = match bulk {
+            Some(length) => length,
+            None => match read_bulk_length(buffer, position, searched, limits)? {
+                Some((length, next)) => {
+                    position = next;
+                    length
+                }
+                None => {
+                    let searched = buffer.len() - position;
+                    *progress = Progress { position: position - start, searched, args_left, ..Progress::default() };
+                    return Ok(Walk::Incomplete);
+                }
+            },
+        };
+        let rest = buffer.get(position..).unwrap_or_default();
+        let Some(line_end) = rest.get(length as usize..).and_then(|tail| tail.get(..2)) else {
+            let wanted = (u64::from(length) + 2).saturating_sub(rest.len() as u64);
+            if (position - start) as u64 + u64::from(length) + 2 > BUFFER_BYTES_MAX {
+                return Err(ProtocolError::BufferTooLarge);
+            }
+            let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+            *progress = Progress { position: position - start, searched: 0, args_left, bulk: Some(length), wanted };
+            return Ok(Walk::Incomplete);
+        };
+        if line_end != b"\r\n" {
+            return Err(ProtocolError::BulkEndMissing);
+        }
+        sink.push(ArgRange { start: position_u32(position - origin), len: length });
+        position += length as usize + 2;
+        (bulk, searched) = (None, 0);
+        args_left -= 1;
+        if args_left == 0 {
+            *progress = Progress::default();
+            return Ok(Walk::Complete { end: position });
+        }
+    }
+}
+
+/// A position in a buffer whose length was checked against [`BUFFER_BYTES_MAX`].
+#[inline]
+fn position_u32(position: usize) -> u32 {
+    position as u32
+}
+
+/// Reads the count at `position`, where a `*` stands: the number of arguments, `None` for zero or less, and what follows.
+/// Nothing when the line is not complete.
+#[inline]
+fn read_count(
+    buffer: &[u8],
+    position: usize,
+    searched: usize,
+    limits: &RequestLimits,
+) -> Result<Option<(Option<u32>, usize)>, ProtocolError> {
+    let rest = buffer.get(position..).unwrap_or_default();
+    let (count, bytes) = match short_length(rest.get(1..).unwrap_or_default()) {
+        Some((count, bytes)) => (i64::from(count), bytes + 1),
+        None => match length_line(rest, searched) {
+            Line::Partial => return Ok(None),
+            Line::TooLong => return Err(ProtocolError::MultibulkCountTooBig),
+            Line::Broken => return Err(ProtocolError::InvalidMultibulkLength),
+            Line::Complete { content, bytes } => {
+                let digits = content.get(1..).unwrap_or_default();
+                (parse_integer(digits).ok_or(ProtocolError::InvalidMultibulkLength)?, bytes)
+            }
+        },
+    };
+    if count > i64::from(limits.args_max) {
+        return Err(ProtocolError::InvalidMultibulkLength);
+    }
+    if count > UNAUTHENTICATED_ARGS_MAX && !limits.authenticated {
+        return Err(ProtocolError::UnauthenticatedMultibulkLength);
+    }
+    let count = if count > 0 { u32::try_from(count).ok() } else { None };
+    Ok(Some((count, position + bytes)))
+}
+
+/// Reads the length line at `position`: the length of an argument and where its bytes begin. Nothing when the line is not
+/// complete.
+#[inline]
+fn read_bulk_length(
+    buffer: &[u8],
+    position: usize,
+    searched: usize,
+    limits: &RequestLimits,
+) -> Result<Option<(u32, usize)>, ProtocolError> {
+    let rest = buffer.get(position..).unwrap_or_default();
+    let short = if let [b'$', digits @ ..] = rest { short_length(digits) } else { None };
+    let (length, bytes) = match short {
+        Some((length, bytes)) => (i64::from(length), bytes + 1),
+        None => match length_line(rest, searched) {
+            Line::Partial => return Ok(None),
+            Line::TooLong => return Err(ProtocolError::BulkCountTooBig),
+            Line::Broken => return Err(ProtocolError::InvalidBulkLength),
+            Line::Complete { content: [b'$', digits @ ..], bytes } => {
+                (parse_integer(digits).ok_or(ProtocolError::InvalidBulkLength)?, bytes)
+            }
+            Line::Complete { .. } => {
+                return Err(ProtocolError::ExpectedBulk { got: rest.first().copied().unwrap_or_default() });
+            }
+        },
+    };
+    if length < 0 || length > i64::from(limits.bulk_bytes_max) {
+        return Err(ProtocolError::InvalidBulkLength);
+    }
+    if length > UNAUTHENTICATED_BULK_BYTES_MAX && !limits.authenticated {
+        return Err(ProtocolError::UnauthenticatedBulkLength);
+    }
+    let length = u32::try_from(length).map_err(|_| ProtocolError::InvalidBulkLength)?;
+    Ok(Some((length, position + bytes)))
+}
+
+/// One to four digits and CR LF, which is nearly every length there is: the number and the bytes it took.
+#[inline]
+fn short_length(line: &[u8]) -> Option<(u32, usize)> {
+    let digit = |byte: u8| u32::from(byte - b'0');
+    match *line {
+        [a @ b'0'..=b'9', b'\r', b'\n', ..] => Some((digit(a), 3)),
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => Some((digit(a) * 10 + digit(b), 4)),
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            Some((digit(a) * 100 + digit(b) * 10 + digit(c), 5))
+        }
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', d @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            Some((digit(a) * 1000 + digit(b) * 100 + digit(c) * 10 + digit(d), 6))
+        }
+        _ => None,
+    }
+}
+
+/// A line that ends in CR LF, from its first byte.
+enum Line<'a> {
+    /// What stands before CR LF, and the bytes of the line with it.
+    Complete { content: &'a [u8], bytes: usize },
+    /// The end has not arrived.
+    Partial,
+    /// A CR without LF.
+    Broken,
+    /// No end within [`LENGTH_LINE_BYTES_MAX`].
+    TooLong,
+}
+
+/// Finds the end of the line that begins `rest`; its first `searched` bytes are known to hold no complete end.
+#[cold]
+fn length_line(rest: &[u8], searched: usize) -> Line<'_> {
+    // One byte back: the last byte searched may have been the CR whose LF had not arrived.
+    match find_in_line(rest, b'\r', searched.saturating_sub(1), LENGTH_LINE_BYTES_MAX) {
+        None if rest.len() > LENGTH_LINE_BYTES_MAX => Line::TooLong,
+        None => Line::Partial,
+        Some(length) => match rest.get(length + 1) {
+            None => Line::Partial,
+            Some(b'\n') => Line::Complete { content: rest.get(..length).unwrap_or_default(), bytes: length + 2 },
+            Some(_) => Line::Broken,
+        },
+    }
+}
+
+/// The position of `end` in `rest`, not before `searched` and at `line_bytes_max` at the latest.
+fn find_in_line(rest: &[u8], end: u8, searched: usize, line_bytes_max: usize) -> Option<usize> {
+    let last = rest.len().min(line_bytes_max.saturating_add(1));
+    memchr(end, rest.get(searched..last)?).map(|found| searched + found)
+}
+
+/// Appends a request with these arguments to `out`: what a client sends. The first argument is the command's name.
+///
+/// ```
+/// let mut out = Vec::new();
+/// bowline_resp::encode_request(&mut out, &["GET", "k"]);
+/// assert_eq!(out, b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n");
+/// ```
+pub fn encode_request<A: AsRef<[u8]>>(out: &mut Vec<u8>, args: &[A]) {
+    write_length(out, b'*', args.len());
+    for arg in args {
+        let bytes = arg.as_ref();
+        write_length(out, b'$', bytes.len());
+        out.extend_from_slice(bytes);
+        out.extend_from_slice(b"\r\n");
+    }
+}
