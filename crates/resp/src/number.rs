@@ -215,3 +215,100 @@ pub fn format_long_double_human(value: f64) -> String {
         trimmed => trimmed.to_owned(),
     }
 }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn double(value: f64, text: &str) {
+        assert_eq!(format_double(value).as_str(), text);
+    }
+
+    #[test]
+    fn doubles_that_are_integers_have_no_point() {
+        double(0.0, "0");
+        double(-0.0, "-0");
+        double(3.0, "3");
+        double(-3.0, "-3");
+        double(1e15, "1000000000000000");
+        double(1e18, "1000000000000000000");
+        double(4_611_686_018_427_387_904.0, "4611686018427387904");
+        double(f64::INFINITY, "inf");
+        double(f64::NEG_INFINITY, "-inf");
+        double(f64::NAN, "nan");
+        double(-f64::NAN, "nan");
+    }
+
+    #[test]
+    fn doubles_have_their_shortest_digits() {
+        double(12.34, "12.34");
+        double(-0.1, "-0.1");
+        double(0.1 + 0.2, "0.30000000000000004");
+        double(10.5 + 0.1, "10.6");
+        double(123_456.789, "123456.789");
+        double(1.0 / 3.0, "0.3333333333333333");
+    }
+
+    #[test]
+    fn doubles_far_from_one_have_an_exponent() {
+        double(5e18, "5e+18");
+        double(1e20, "1e+20");
+        double(1e21, "1e+21");
+        double(1.5e300, "1.5e+300");
+        double(9_223_372_036_854_775_807.0, "9223372036854776000");
+        double(0.0001, "0.0001");
+        double(0.000_001, "0.000001");
+        double(1e-7, "1e-7");
+        double(1.5e-7, "1.5e-7");
+        double(-1.234_567_890_123_4e-5, "-1.2345678901234e-5");
+        double(f64::MAX, "1.7976931348623157e+308");
+        double(f64::MIN_POSITIVE, "2.2250738585072014e-308");
+        double(5e-324, "5e-324");
+    }
+
+    #[test]
+    fn the_longest_double_fits() {
+        double(-1.797_693_134_862_315_7e308, "-1.7976931348623157e+308");
+        double(-2.225_073_858_507_201_4e-308, "-2.2250738585072014e-308");
+        double(-0.001_234_567_890_123_456_7, "-0.0012345678901234567");
+    }
+
+    #[track_caller]
+    fn decimal(value: f64, text: &str) {
+        assert_eq!(format_long_double_human(value), text);
+    }
+
+    #[test]
+    fn decimals_look_as_people_write_them() {
+        decimal(3.0e3, "3000");
+        decimal(5.0e3 + 200.0, "5200");
+        decimal(10.5 + 0.1, "10.6");
+        decimal(10.6 - 5.0, "5.6");
+        decimal(-0.25, "-0.25");
+        decimal(0.0, "0");
+        decimal(-0.0, "0");
+        decimal(1e20, "100000000000000000000");
+        decimal(1e23, "100000000000000000000000");
+    }
+
+    #[test]
+    fn decimals_end_after_17_places() {
+        decimal(1e-17, "0.00000000000000001");
+        decimal(1e-18, "0");
+        decimal(-1e-18, "0");
+        decimal(1.234_567_890_123_456_7e-5, "0.00001234567890123");
+        decimal(f64::INFINITY, "inf");
+        decimal(f64::NEG_INFINITY, "-inf");
+        decimal(f64::NAN, "nan");
+    }
+
+    #[test]
+    fn integers_at_the_ends_of_their_range_are_read() {
+        assert_eq!(parse_integer(b"9223372036854775807"), Some(i64::MAX));
+        assert_eq!(parse_integer(b"-9223372036854775808"), Some(i64::MIN));
+        assert_eq!(parse_integer(b"9223372036854775808"), None);
+        assert_eq!(parse_integer(b"-9223372036854775809"), None);
+        assert_eq!(parse_integer(b"9999999999999999999"), None);
+        assert_eq!(parse_integer(b"10000000000000000000"), None);
+    }
+}

@@ -271,3 +271,17 @@ fn aggregate_value(kind: Aggregate, values: Vec<Value>) -> Option<Value> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promised_count_reserves_a_few_places_at_most() {
+        let mut decoder = ReplyDecoder::new();
+        let promise = "*9223372036854775807\r\n".repeat(64);
+        assert_eq!(decoder.decode(promise.as_bytes()), Ok(None));
+        assert_eq!(decoder.open.len(), 64);
+        assert!(decoder.open.iter().all(|aggregate| aggregate.values.capacity() <= RESERVED_ELEMENTS_MAX));
+    }
+}

@@ -415,3 +415,53 @@ pub fn encode_request<A: AsRef<[u8]>>(out: &mut Vec<u8>, args: &[A]) {
         out.extend_from_slice(b"\r\n");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promised_count_allocates_nothing() {
+        let (mut decoder, mut ranges) = (RequestDecoder::new(), Vec::new());
+        let promise = b"*1048576\r\n$536870912\r\nx";
+        assert_eq!(decoder.decode(promise, 0, &RequestLimits::default(), &mut ranges), Ok(Decoded::Incomplete));
+        assert_eq!((ranges.capacity(), decoder.partial.capacity()), (0, 0));
+    }
+
+    #[test]
+    fn memory_of_a_request_with_many_arguments_is_given_back() {
+        let mut input = Vec::new();
+        encode_request(&mut input, &vec![b"x"; 100_000]);
+        let (mut decoder, mut ranges) = (RequestDecoder::new(), Vec::new());
+        let (almost, limits) = (&input[..input.len() - 1], RequestLimits::default());
+        assert_eq!(decoder.decode(almost, 0, &limits, &mut ranges), Ok(Decoded::Incomplete));
+        assert!(decoder.partial.capacity() >= 99_999);
+        assert_eq!(decoder.decode(&input, 0, &limits, &mut ranges), Ok(Decoded::Request { end: input.len() }));
+        assert!(decoder.partial.capacity() <= KEPT_RANGES_MAX);
+        assert_eq!(ranges.len(), 100_000);
+    }
+
+    #[test]
+    fn memory_of_a_long_inline_request_is_given_back() {
+        let (mut decoder, mut ranges) = (RequestDecoder::new(), Vec::new());
+        let long = [&[b'x'; 60_000][..], b"\nPING\n"].concat();
+        let limits = RequestLimits::default();
+        assert_eq!(decoder.decode(&long, 0, &limits, &mut ranges), Ok(Decoded::Inline { end: 60_001 }));
+        assert_eq!(decoder.inline_args().at(0).len(), 60_000);
+        assert_eq!(decoder.decode(&long, 60_001, &limits, &mut ranges), Ok(Decoded::Inline { end: 60_006 }));
+        assert!(decoder.inline_bytes.capacity() <= KEPT_INLINE_BYTES_MAX);
+        assert_eq!(decoder.inline_args().at(0), b"PING");
+    }
+
+    #[test]
+    fn a_length_of_any_number_of_digits_is_read_alike() {
+        for length in [0, 1, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 123_456] {
+            let mut input = Vec::new();
+            encode_request(&mut input, &[vec![b'x'; length]]);
+            let (mut decoder, mut ranges) = (RequestDecoder::new(), Vec::new());
+            let decoded = decoder.decode(&input, 0, &RequestLimits::default(), &mut ranges);
+            assert_eq!(decoded, Ok(Decoded::Request { end: input.len() }));
+            assert_eq!(ranges.first().map(|range| range.len as usize), Some(length));
+        }
+    }
+}

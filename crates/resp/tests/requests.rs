@@ -1,0 +1,189 @@
+//! What a server reads: requests of both forms, their limits, and the exact words of every refusal.
+//! Replies of a real Redis 7 to the same bytes are what the expected texts were taken from.
+
+use bowline_resp::{ArgRange, Args, Decoded, ProtocolError, RequestDecoder, RequestLimits, encode_request};
+
+/// Decodes `input` as it stands and returns the words of each request, and the text of the error that ended it.
+fn decode(input: &[u8], limits: &RequestLimits) -> (Vec<Vec<Vec<u8>>>, Option<String>) {
+    let (mut decoder, mut start, mut requests) = (RequestDecoder::new(), 0, Vec::new());
+    loop {
+        let mut ranges = Vec::new();
+        let end = match decoder.decode(input, start, limits, &mut ranges) {
+            Err(error) => return (requests, Some(error.to_string())),
+            Ok(Decoded::Incomplete) => return (requests, None),
+            Ok(Decoded::Nothing { end }) => end,
+            Ok(Decoded::Inline { end }) => {
+                requests.push(decoder.inline_args().iter().map(<[u8]>::to_vec).collect());
+                end
+            }
+            Ok(Decoded::Request { end }) => {
+                requests.push(Args::new(input, &ranges).iter().map(<[u8]>::to_vec).collect());
+                end
+            }
+        };
+        start = end;
+    }
+}
+
+fn words(words: &[&str]) -> Vec<Vec<u8>> {
+    words.iter().map(|word| word.as_bytes().to_vec()).collect()
+}
+
+#[track_caller]
+fn refused(input: &[u8], text: &str) {
+    let (requests, error) = decode(input, &RequestLimits::default());
+    assert_eq!(requests, [] as [Vec<Vec<u8>>; 0]);
+    assert_eq!(error.as_deref(), Some(text));
+}
+
+#[test]
+fn pipelined_requests_of_both_forms_are_read_in_order() {
+    let input =
+        b"*1\r\n$4\r\nPING\r\nECHO hi\n\r\n*0\r\n*-1\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\nPING\r\n*1\r\n$4\r\nPI";
+    let (requests, error) = decode(input, &RequestLimits::default());
+    assert_eq!(requests, [words(&["PING"]), words(&["ECHO", "hi"]), words(&["SET", "k", ""]), words(&["PING"])]);
+    assert_eq!(error, None);
+}
+
+#[test]
+fn a_multibulk_request_points_into_the_buffer() {
+    let buffer = b"xx*2\r\n$3\r\nGET\r\n$12\r\n0123456789ab\r\n";
+    let mut ranges = vec![ArgRange { start: 1, len: 1 }];
+    let decoded = RequestDecoder::new().decode(buffer, 2, &RequestLimits::default(), &mut ranges);
+    assert_eq!(decoded, Ok(Decoded::Request { end: buffer.len() }));
+    assert_eq!(
+        ranges,
+        [ArgRange { start: 1, len: 1 }, ArgRange { start: 10, len: 3 }, ArgRange { start: 20, len: 12 }]
+    );
+}
+
+#[test]
+fn broken_headers_are_refused_in_the_words_of_redis() {
+    refused(b"*\r\n", "Protocol error: invalid multibulk length");
+    refused(b"*abc\r\n", "Protocol error: invalid multibulk length");
+    refused(b"*00\r\n", "Protocol error: invalid multibulk length");
+    refused(b"*+1\r\n", "Protocol error: invalid multibulk length");
+    refused(b"*3000000000\r\n", "Protocol error: invalid multibulk length");
+    refused(b"*1048577\r\n", "Protocol error: invalid multibulk length");
+    refused(b"*99999999999999999999\r\n", "Protocol error: invalid multibulk length");
+    refused(b"*1\r\nfoo\r\n", "Protocol error: expected '$', got 'f'");
+    refused(b"*1\r\n\r\n", "Protocol error: expected '$', got ' '");
+    refused(b"*1\r\n\xff\r\n", "Protocol error: expected '$', got '\\xff'");
+    refused(b"*1\r\n$-1\r\n", "Protocol error: invalid bulk length");
+    refused(b"*1\r\n$x\r\n", "Protocol error: invalid bulk length");
+    refused(b"*1\r\n$\r\n", "Protocol error: invalid bulk length");
+    refused(b"*1\r\n$2000000000\r\n", "Protocol error: invalid bulk length");
+    refused(b"\"abc\r\n", "Protocol error: unbalanced quotes in request");
+    refused(b"PING \"a\"b\r\n", "Protocol error: unbalanced quotes in request");
+}
+
+#[test]
+fn lines_without_an_end_are_refused_after_64_kib() {
+    let endless = vec![b'1'; 64 * 1024];
+    let after = |head: &[u8]| [head, &endless].concat();
+    refused(&after(b"1"), "Protocol error: too big inline request");
+    refused(&after(b"*"), "Protocol error: too big mbulk count string");
+    refused(&after(b"*1\r\n$"), "Protocol error: too big bulk count string");
+    assert_eq!(decode(&endless, &RequestLimits::default()), (vec![], None));
+}
+
+#[test]
+fn an_inline_request_of_exactly_the_limit_is_read() {
+    let limits = RequestLimits { inline_bytes_max: 7, ..RequestLimits::default() };
+    assert_eq!(decode(b"ECHO xy\n", &limits), (vec![words(&["ECHO", "xy"])], None));
+    let too_long = decode(b"ECHO xyz\n", &limits);
+    assert_eq!(too_long, (vec![], Some("Protocol error: too big inline request".to_owned())));
+}
+
+#[test]
+fn a_length_line_must_end_in_cr_lf() {
+    refused(b"*1\rx$4\r\nPING\r\n", "Protocol error: invalid multibulk length");
+    refused(b"*1\r\n$4\rxPING\r\n", "Protocol error: invalid bulk length");
+}
+
+#[test]
+fn a_bulk_that_is_longer_than_it_says_never_becomes_a_request() {
+    refused(b"*1\r\n$4\r\nPINGFLUSHALL\r\n", "Protocol error: expected CR LF after a bulk, its length is wrong");
+}
+
+#[test]
+fn strangers_get_few_and_short_arguments() {
+    let limits = RequestLimits { authenticated: false, ..RequestLimits::default() };
+    let refusal = |input: &[u8]| decode(input, &limits).1.unwrap_or_default();
+    assert_eq!(refusal(b"*11\r\n"), "Protocol error: unauthenticated multibulk length");
+    assert_eq!(refusal(b"*1\r\n$16385\r\n"), "Protocol error: unauthenticated bulk length");
+
+    let mut allowed = Vec::new();
+    let args = vec![vec![b'a'; 16 * 1024]; 10];
+    encode_request(&mut allowed, &args);
+    assert_eq!(decode(&allowed, &limits), (vec![args], None));
+}
+
+#[test]
+fn limits_may_change_while_a_request_arrives() {
+    let input = b"*1\r\n$20000\r\n";
+    let (mut decoder, mut ranges) = (RequestDecoder::new(), Vec::new());
+    let stranger = RequestLimits { authenticated: false, ..RequestLimits::default() };
+    assert_eq!(decoder.decode(&input[..6], 0, &stranger, &mut ranges), Ok(Decoded::Incomplete));
+    assert_eq!(decoder.decode(input, 0, &RequestLimits::default(), &mut ranges), Ok(Decoded::Incomplete));
+    assert_eq!(decoder.bytes_wanted(), 20_002);
+}
+
+#[test]
+fn inline_words_are_unescaped() {
+    let (requests, error) = decode(b"SET 'it\\'s' \"\\x41\\n\\q\\\"\" \"\"\r\n", &RequestLimits::default());
+    assert_eq!(requests, [words(&["SET", "it's", "A\nq\"", ""])]);
+    assert_eq!(error, None);
+}
+
+#[test]
+fn the_bytes_still_missing_of_an_argument_are_told() {
+    let input = b"*1\r\n$100\r\nabc";
+    let (mut decoder, mut ranges) = (RequestDecoder::new(), Vec::new());
+    assert_eq!(decoder.bytes_wanted(), 0);
+    assert_eq!(decoder.decode(input, 0, &RequestLimits::default(), &mut ranges), Ok(Decoded::Incomplete));
+    assert_eq!(decoder.bytes_wanted(), 99);
+
+    let whole = [&input[..], &[b'x'; 97], b"\r\n"].concat();
+    let decoded = decoder.decode(&whole, 0, &RequestLimits::default(), &mut ranges);
+    assert_eq!(decoded, Ok(Decoded::Request { end: whole.len() }));
+    assert_eq!(decoder.bytes_wanted(), 0);
+}
+
+#[test]
+fn a_request_that_could_not_be_addressed_is_refused_by_its_promise() {
+    let limits = RequestLimits { bulk_bytes_max: u32::MAX, ..RequestLimits::default() };
+    let (requests, error) = decode(b"*1\r\n$4294967290\r\n", &limits);
+    assert_eq!((requests, error), (vec![], Some(ProtocolError::BufferTooLarge.to_string())));
+}
+
+#[test]
+fn a_buffer_may_be_compacted_between_the_pieces_of_a_request() {
+    let first = b"PING\r\n*2\r\n$3\r\nGET\r\n$1";
+    let (mut decoder, mut ranges) = (RequestDecoder::new(), Vec::new());
+    let limits = RequestLimits::default();
+    assert_eq!(decoder.decode(first, 0, &limits, &mut ranges), Ok(Decoded::Inline { end: 6 }));
+    assert_eq!(decoder.decode(first, 6, &limits, &mut ranges), Ok(Decoded::Incomplete));
+    assert_eq!(ranges, []);
+
+    decoder.rebase(6);
+    let moved = [&first[6..], b"\r\nk\r\n"].concat();
+    assert_eq!(decoder.decode(&moved, 0, &limits, &mut ranges), Ok(Decoded::Request { end: moved.len() }));
+    let args = Args::new(&moved, &ranges);
+    assert_eq!(args.iter().collect::<Vec<_>>(), [&b"GET"[..], b"k"]);
+}
+
+/// With work that grows with the square of the input this would run for hours.
+#[test]
+fn a_huge_request_in_tiny_pieces_is_read_in_linear_time() {
+    let args = vec![b"x"; 1024 * 1024];
+    let mut input = Vec::new();
+    encode_request(&mut input, &args);
+    let (mut decoder, mut ranges) = (RequestDecoder::new(), Vec::new());
+    let limits = RequestLimits::default();
+    for piece in (0..input.len()).step_by(7) {
+        assert_eq!(decoder.decode(&input[..piece], 0, &limits, &mut ranges), Ok(Decoded::Incomplete));
+    }
+    assert_eq!(decoder.decode(&input, 0, &limits, &mut ranges), Ok(Decoded::Request { end: input.len() }));
+    assert_eq!(ranges.len(), args.len());
+}
