@@ -5,8 +5,11 @@
 
 pub mod clock;
 pub mod disk;
+pub mod effect;
 pub mod error;
 pub mod histogram;
 pub mod keyspace;
+pub mod limits;
 pub mod log;
+pub mod time;
 pub mod version;

@@ -36,6 +36,9 @@ const INTEGER: u8 = 1 << 0;
 const EXPIRES: u8 = 1 << 1;
 const WIDE: u8 = 1 << 2;
 
+/// The creation time of a new entry until it has its version.
+pub const CREATED_UNKNOWN: u32 = u32::MAX;
+
 /// A value as commands see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
@@ -80,7 +83,16 @@ impl<'a> Value<'a> {
         self.with_bytes(<[u8]>::to_vec)
     }
 
-    fn stored_bytes(self) -> usize {
+    /// Reads an integer from the 1 to 8 little-endian bytes it is kept as.
+    pub fn from_integer_bytes(stored: &[u8]) -> Option<Value<'static>> {
+        let negative = stored.last()? & 0x80 != 0;
+        let mut wide = if negative { [0xff; 8] } else { [0; 8] };
+        wide.get_mut(..stored.len())?.copy_from_slice(stored);
+        Some(Value::Integer(i64::from_le_bytes(wide)))
+    }
+
+    /// Bytes that the value takes in an entry and in the log.
+    pub fn stored_bytes(self) -> usize {
         match self {
             Value::Bytes(bytes) => bytes.len(),
             Value::Integer(number) => integer_bytes(number),
@@ -201,10 +213,7 @@ impl<'a> EntryRef<'a> {
         if shape.flags & INTEGER == 0 {
             return Value::Bytes(stored);
         }
-        let negative = stored.last().is_some_and(|byte| byte & 0x80 != 0);
-        let mut wide = if negative { [0xff; 8] } else { [0; 8] };
-        wide[..stored.len()].copy_from_slice(stored);
-        Value::Integer(i64::from_le_bytes(wide))
+        Value::from_integer_bytes(stored).unwrap_or_else(|| unreachable!("an integer has 1 to 8 bytes"))
     }
 
     /// The version of the entry's last change.
@@ -281,6 +290,14 @@ impl Entry {
         self.write(VERSION, &version.0.to_ne_bytes());
     }
 
+    /// Gives the entry the version of its last change and, where it is new, its creation time: the version's.
+    pub fn stamp(&mut self, version: Version) {
+        self.set_version(version);
+        if self.borrow().created() == CREATED_UNKNOWN {
+            self.write(CREATED, &((version.time_ms() / 1000) as u32).to_ne_bytes());
+        }
+    }
+
     /// Puts a value and an expiry in place of the old ones without a new allocation, where they fit exactly.
     /// Returns whether it did.
     #[must_use]
@@ -295,6 +312,16 @@ impl Entry {
         }
         self.write_value(new, value);
         true
+    }
+
+    /// Changes the time of an expiry that the entry already has.
+    ///
+    /// # Panics
+    /// If the entry has none.
+    pub fn set_expire_at(&mut self, at: u64) {
+        let shape = self.shape();
+        assert!(shape.flags & EXPIRES != 0, "the entry has an expiry");
+        self.write(shape.expiry_at(), &at.to_ne_bytes());
     }
 
     /// Makes the value `len` bytes long (never shorter than it is), new bytes zero, and hands it to `change`. Moves the

@@ -1,5 +1,94 @@
 //! The keyspace: what is in memory.
+//!
+//! ```text
+//!  key --seeded hash--> segment (one reader-writer lock each)
+//!                         |-- database table (physical id) -- table of entries
+//!                         |                                \- expiry order
+//!                         \-- version of the newest removal
+//!  database number --> physical id      (changes only while every segment is locked)
+//! ```
+//!
+//! Segments are reached only through a [`Hold`], which locks them in ascending order: the one rule against deadlock,
+//! written once. Not here: what commands mean (`command`), what is logged (`effect`).
+
+mod database;
 pub mod entry;
 pub mod hash;
+mod hold;
 mod prefetch;
+mod segment;
 pub mod table;
+
+pub use database::{DATABASES_MAX, DatabaseId, DatabaseMap};
+pub use hold::{Hold, SegmentSet};
+pub use segment::{DatabaseTable, Put, Segment};
+
+use hash::KeyHasher;
+use hold::LockedSegment;
+
+/// All segments and the map of databases.
+pub struct Keyspace {
+    segments: Box<[LockedSegment]>,
+    hasher: KeyHasher,
+    /// Database numbers and what they stand for.
+    pub databases: DatabaseMap,
+    /// Entries each new table has room for.
+    table_room: usize,
+}
+
+impl Keyspace {
+    /// An empty keyspace of `segments` segments (a power of two, at most [`SegmentSet::CAPACITY`]), whose hash secret
+    /// follows from `seed`; each new table has room for `table_room` entries.
+    pub fn new(segments: usize, seed: u128, table_room: usize) -> Keyspace {
+        assert!(segments.is_power_of_two() && segments <= SegmentSet::CAPACITY, "a power of two up to 256");
+        Keyspace {
+            segments: (0..segments).map(|_| LockedSegment::default()).collect(),
+            hasher: KeyHasher::new(seed),
+            databases: DatabaseMap::default(),
+            table_room,
+        }
+    }
+
+    /// The hash of a key.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash(key)
+    }
+
+    /// The hasher of all tables.
+    pub fn hasher(&self) -> &KeyHasher {
+        &self.hasher
+    }
+
+    /// The segment of a hash.
+    #[inline]
+    pub fn segment_of(&self, hash: u64) -> usize {
+        (hash >> 48) as usize & (self.segments.len() - 1)
+    }
+
+    /// Number of segments.
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// The set of all segments.
+    pub fn every_segment(&self) -> SegmentSet {
+        SegmentSet::first(self.segments.len())
+    }
+
+    /// Locks `shared` for reading and `exclusive` for changes, in ascending order; a segment in both is exclusive.
+    pub fn hold(&self, shared: SegmentSet, exclusive: SegmentSet) -> Hold<'_> {
+        Hold::lock(self, shared, exclusive)
+    }
+
+    /// The earliest time at which an entry of a segment expires, without a lock: milliseconds, `u64::MAX` when none
+    /// does. May be out of date the moment it returns.
+    pub fn deadline(&self, segment: usize) -> u64 {
+        self.segments[segment].deadline()
+    }
+
+    /// Whether an entry is due at `now_ms` somewhere.
+    pub fn anything_due(&self, now_ms: u64) -> bool {
+        (0..self.segments.len()).any(|segment| self.deadline(segment) <= now_ms)
+    }
+}

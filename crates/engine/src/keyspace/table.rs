@@ -312,8 +312,13 @@ impl Table {
     /// The entry of `key`.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<EntryRef<'_>> {
+        self.find_where(hash, |entry| entry.key() == key)
+    }
+
+    /// The first entry with this hash for which `is_it` holds.
+    pub fn find_where(&self, hash: u64, is_it: impl FnMut(EntryRef<'_>) -> bool) -> Option<EntryRef<'_>> {
         let subtable = &self.subtables[self.subtable_index(hash)];
-        let place = subtable.find(tag_of(hash), |entry| entry.key() == key)?;
+        let place = subtable.find(tag_of(hash), is_it)?;
         Some(entry_ref(&subtable.buckets[place.bucket].0[place.slot]))
     }
 
@@ -340,17 +345,8 @@ impl Table {
 
     /// Takes the entry of `key` out.
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
-        self.remove_where(hash, |entry| entry.key() == key)
-    }
-
-    /// Takes out the first entry with this hash for which `is_it` holds.
-    pub fn remove_where(
-        &mut self,
-        hash: u64,
-        is_it: impl FnMut(EntryRef<'_>) -> bool,
-    ) -> Option<Entry> {
         let index = self.subtable_index(hash);
-        let place = self.subtables[index].find(tag_of(hash), is_it)?;
+        let place = self.subtables[index].find(tag_of(hash), |entry| entry.key() == key)?;
         let entry = self.subtables[index].remove(place);
         self.entries -= 1;
         self.entry_bytes -= entry.borrow().allocated_bytes();
@@ -366,7 +362,7 @@ impl Table {
         let subtable = &mut self.subtables[index];
         while let Some(place) = subtable.find(tag_of(hash), |entry| entry.version() == Version::MAX) {
             let slot = &mut subtable.buckets[place.bucket].0[place.slot];
-            EntryMut { slot, entry_bytes: &mut self.entry_bytes }.set_version(version);
+            EntryMut { slot, entry_bytes: &mut self.entry_bytes }.change(|entry| entry.stamp(version));
         }
     }
 
@@ -521,11 +517,6 @@ impl EntryMut<'_> {
     /// Puts another entry of the same key in its place and returns the old one.
     pub fn replace(&mut self, entry: Entry) -> Entry {
         self.change(|old| std::mem::replace(old, entry))
-    }
-
-    /// Sets the version of the last change.
-    pub fn set_version(&mut self, version: Version) {
-        self.change(|entry| entry.set_version(version));
     }
 }
 

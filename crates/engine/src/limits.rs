@@ -1,0 +1,24 @@
+//! Every limit of the engine, why it is there, and what happens when it is reached.
+
+pub use crate::keyspace::DATABASES_MAX;
+
+/// Longest key or value, bytes: lengths are kept in 32 bits and a value must fit in one frame of the log. Settings may
+/// lower it. Reached: the command is refused with an error before anything changes.
+pub const VALUE_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Most bytes of effects that one command, batch or transaction may log: they are one frame, held in memory until it is
+/// durable. Reached: the whole of it is refused with an error before anything changes.
+pub const RECORD_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Most pipelined commands that share one hold of their segments. More would help prefetching little and make other
+/// threads wait longer. Reached: the next hold begins.
+pub const GROUP_COMMANDS_MAX: usize = 32;
+
+/// Most argument bytes of the commands that share one hold, for the same reason.
+pub const GROUP_BYTES_MAX: usize = 64 * 1024;
+
+/// Most expired entries removed in one hold by the background: other commands of the segment wait that long.
+pub const EXPIRE_SLICE: usize = 64;
+
+/// An entry of this size or more is freed in the background, bytes: returning its pages takes the kernel a while.
+pub const FREE_LATER_BYTES: usize = 64 * 1024;
