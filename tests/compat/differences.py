@@ -1,0 +1,104 @@
+"""How replies are compared, and every difference from Debian's Redis 7.0.15 that is meant to be, with its reason.
+
+Two lists: ACCEPTED, where the reply differs on purpose, and the shapes of replies that no two servers give alike
+(times, identifiers, random choices), which are compared as far as they can be.
+"""
+
+from dataclasses import dataclass
+from typing import Callable
+
+from wire import parse
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A reply that may differ: for which command, when, and why."""
+
+    reason: str
+    applies: Callable[[list[bytes], bytes, bytes], bool]
+
+
+def is_error(raw: bytes) -> bool:
+    return raw.startswith(b"-")
+
+
+ACCEPTED: list[Difference] = []
+
+
+def same_kind(ours: bytes, theirs: bytes) -> bool:
+    """Both errors with the same text, or both replies of the same type."""
+    if is_error(ours) or is_error(theirs):
+        return ours == theirs
+    return ours[:1] == theirs[:1] and (ours[:2] == b"$-") == (theirs[:2] == b"$-")
+
+
+def close(tolerance: int):
+    """Whole numbers that may differ by the time between the two calls; what is not positive must be equal."""
+
+    def compare(ours: bytes, theirs: bytes) -> bool:
+        if ours == theirs:
+            return True
+        if ours[:1] != b":" or theirs[:1] != b":":
+            return False
+        left, right = int(ours[1:]), int(theirs[1:])
+        return left > 0 and right > 0 and abs(left - right) <= tolerance
+
+    return compare
+
+
+def whole_scan_or_kind(ours: bytes, theirs: bytes) -> bool:
+    """An iteration followed to its end must have seen the same keys; a cursor from nowhere means what it likes."""
+    if ours.startswith(b"scanned") or theirs.startswith(b"scanned"):
+        return ours == theirs
+    return same_kind(ours, theirs)
+
+
+def unordered(ours: bytes, theirs: bytes) -> bool:
+    """Arrays whose order means nothing."""
+    if is_error(ours) or is_error(theirs):
+        return ours == theirs
+    return ours[:1] == theirs[:1] and sorted(parse(ours)) == sorted(parse(theirs))
+
+
+SHAPES: dict[bytes, Callable[[bytes, bytes], bool]] = {
+    b"TTL": close(3),
+    b"PTTL": close(3000),
+    b"EXPIRETIME": close(3),
+    b"PEXPIRETIME": close(3000),
+    b"KEYS": unordered,
+    b"SCAN": whole_scan_or_kind,
+    b"RANDOMKEY": same_kind,
+    b"TIME": same_kind,
+    b"LASTSAVE": same_kind,
+    b"ROLE": same_kind,
+    b"HELLO": same_kind,
+    b"CLIENT ID": same_kind,
+    b"CLIENT INFO": same_kind,
+    b"CLIENT LIST": same_kind,
+    b"MEMORY USAGE": same_kind,
+    b"OBJECT IDLETIME": same_kind,
+    b"OBJECT REFCOUNT": same_kind,
+    b"DEBUG SLEEP": same_kind,
+}
+
+
+def shape_of(arguments: list[bytes]) -> Callable[[bytes, bytes], bool] | None:
+    """The rule for a command, by its name or its name and subcommand."""
+    name = arguments[0].upper()
+    if name in SHAPES:
+        return SHAPES[name]
+    return SHAPES.get(b" ".join(arguments[:2]).upper()) if len(arguments) > 1 else None
+
+
+def agree(arguments: list[bytes], ours: bytes, theirs: bytes, used: dict[str, int]) -> bool:
+    """Whether two replies are the same, or differ for a listed reason (counted in `used`)."""
+    if ours == theirs:
+        return True
+    shape = shape_of(arguments)
+    if shape is not None and shape(ours, theirs):
+        return True
+    for difference in ACCEPTED:
+        if difference.applies(arguments, ours, theirs):
+            used[difference.reason] = used.get(difference.reason, 0) + 1
+            return True
+    return False
