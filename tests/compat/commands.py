@@ -35,13 +35,32 @@ class Generator:
         while len(steps) < length:
             if self.random.random() < 0.1:
                 connection = 1 - connection
-            steps.append((connection, self.command()))
+            if self.random.random() < 0.04:
+                steps += self.transaction(connection)
+            else:
+                steps.append((connection, self.command()))
         return steps
+
+    def transaction(self, connection: int) -> list[tuple[int, list[bytes]]]:
+        """A transaction that mostly comes to its EXEC, now and then with a watched key that the other side may change."""
+        steps = [(connection, [b"WATCH", *self.keys()])] if self.random.random() < 0.4 else []
+        if self.random.random() < 0.3:
+            steps.append((1 - connection, self.plain_command()))
+        steps.append((connection, [b"MULTI"]))
+        steps += [(connection, self.plain_command()) for _ in range(self.random.randint(0, 6))]
+        if self.random.random() < 0.2:
+            steps.append((1 - connection, self.plain_command()))
+        return [*steps, (connection, [b"EXEC"])]
+
+    def plain_command(self) -> list[bytes]:
+        """A data command that is not bent."""
+        return self.random.choices(COMMANDS[:DATA_ROWS], WEIGHTS[:DATA_ROWS])[0](self)
 
     def command(self) -> list[bytes]:
         """One command, now and then bent."""
         arguments = self.random.choices(COMMANDS, WEIGHTS)[0](self)
-        bend = self.random.random()
+        # A bent SHUTDOWN or CLIENT KILL could end the server or the connection under the test.
+        bend = 1.0 if arguments[0] == b"SHUTDOWN" or arguments[1:2] == [b"KILL"] else self.random.random()
         if bend < 0.02 and len(arguments) > 1:
             arguments.pop(self.random.randrange(1, len(arguments)))
         elif bend < 0.04:
@@ -236,10 +255,12 @@ TABLE = [
     (4, copy),
     (2, lambda g: [b"DBSIZE"]),
     (4, database),
-    (8, transaction),
+    (2, transaction),
     (2, object_or_memory),
     (2, client),
     (4, server),
 ]
+# The rows before `database`: what a transaction usually holds.
+DATA_ROWS = next(i for i, (_, make) in enumerate(TABLE) if make is database)
 WEIGHTS = [weight for weight, _ in TABLE]
 COMMANDS = [make for _, make in TABLE]

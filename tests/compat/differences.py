@@ -79,12 +79,15 @@ SHAPES: dict[bytes, Callable[[bytes, bytes], bool]] = {
     b"OBJECT IDLETIME": same_kind,
     b"OBJECT REFCOUNT": same_kind,
     b"DEBUG SLEEP": same_kind,
+    b"SLOWLOG GET": same_kind,
 }
 
 
 def shape_of(arguments: list[bytes]) -> Callable[[bytes, bytes], bool] | None:
     """The rule for a command, by its name or its name and subcommand."""
     name = arguments[0].upper()
+    if name == b"COMMAND" and len(arguments) == 1:
+        return same_kind  # the table of all commands: each server has its own
     if name in SHAPES:
         return SHAPES[name]
     return SHAPES.get(b" ".join(arguments[:2]).upper()) if len(arguments) > 1 else None

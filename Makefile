@@ -1,0 +1,58 @@
+# The same words for people and for CI. Everything builds with cargo; python3 drives the outside tests and benchmarks.
+
+CARGO  ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PYTHON := .venv/bin/python
+SERVER := $(TARGET)/release/kv_server
+CLIENT := $(TARGET)/release/kv_client
+
+KV_PORT      ?= 6379
+CRASH_ROUNDS ?= 100
+CRASH_SEEDS  ?= 200
+FUZZ_SECONDS ?= 60
+ONLY         ?=
+
+.PHONY: help build run serve test test-rust test-outside check advisories bench fuzz crash tools
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
+
+build: ## Release build of the server and the client
+	$(CARGO) build --release --bin kv_server --bin kv_client
+
+run: build ## Build, start a server on ./data, show a write, a read and a kill -9 between them, stop
+	KV_SERVER=$(SERVER) KV_CLIENT=$(CLIENT) KV_PORT=$(KV_PORT) scripts/demo.sh
+
+serve: build ## Start a server on ./data in the foreground (Ctrl-C ends it)
+	$(SERVER) --port $(KV_PORT) --dir ./data
+
+tools: ## Install what the outside tests need (Debian packages when root; Python packages into .venv)
+	scripts/install_test_tools.sh
+
+test: test-rust test-outside ## All tests: cargo's, then real processes with real clients
+
+test-rust:
+	$(CARGO) test --workspace
+
+test-outside: build tools
+	KV_SERVER=$(SERVER) KV_CLIENT=$(CLIENT) $(PYTHON) -m pytest tests
+
+check: ## Formatting, lints, documentation, licences: everything that must be silent
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	@if command -v cargo-deny >/dev/null 2>&1; then $(CARGO) deny --offline check licenses bans sources; \
+	else echo "licences not checked: cargo install cargo-deny --locked"; fi
+
+advisories: ## Known vulnerabilities in dependencies (fetches the RustSec database from GitHub)
+	$(CARGO) deny check advisories
+
+bench: build tools ## Measure against Debian's redis-server in the same run; ONLY=get_set,memory selects parts
+	KV_SERVER=$(SERVER) KV_CLIENT=$(CLIENT) $(PYTHON) bench/run.py $(if $(ONLY),--only $(ONLY))
+
+fuzz: ## Fuzz every target for FUZZ_SECONDS each (cargo-fuzz), or the seeded form of each without it
+	FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz.sh
+
+crash: build tools ## The long crash tests: simulated power cuts over many seeds, then kill -9 CRASH_ROUNDS times
+	SEEDS=$(CRASH_SEEDS) $(CARGO) test --release -p bowline-sim
+	KV_SERVER=$(SERVER) KV_CLIENT=$(CLIENT) KV_CRASH_ROUNDS=$(CRASH_ROUNDS) $(PYTHON) -m pytest tests/test_crash.py tests/test_failing_disk.py -s
