@@ -76,8 +76,8 @@ impl std::fmt::Display for DoubleText {
 ///
 /// Integers up to 2^62 have no point and no exponent; other numbers have the fewest digits that read back as the same
 /// double, with an exponent when the plain form would be long (`1e+20`, `1.5e-7`). Not a number is `nan`, infinities are
-/// `inf` and `-inf`. Redis finds the digits by an algorithm that misses the shortest form about once in a thousand times;
-/// there its text is one digit longer than ours, and both read back as the same number.
+/// `inf` and `-inf`. The layout is that of Redis, the digits may not be: its algorithm misses the shortest or nearest ones
+/// for about three in a thousand random numbers. Both texts read back as the same double.
 ///
 /// ```
 /// use bowline_resp::format_double;

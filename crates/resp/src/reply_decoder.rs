@@ -77,12 +77,14 @@ impl ReplyDecoder {
     /// # Errors
     /// [`ProtocolError`] when the bytes can never become a reply, or exceed a limit: close the connection.
     pub fn decode(&mut self, buffer: &[u8]) -> Result<Option<(Value, usize)>, ProtocolError> {
-        let result = self.read_reply(buffer).and_then(|value| {
-            // Also of an unfinished reply: it takes at least the bytes that are here.
-            let bytes = if value.is_some() { self.position } else { buffer.len() };
-            let within = bytes as u64 <= self.limits.reply_bytes_max;
-            if within { Ok(value.map(|value| (value, bytes))) } else { Err(ProtocolError::ReplyTooLarge) }
-        });
+        // What lies beyond the limit is never looked at, so the error cannot depend on how much of it has arrived.
+        let within = usize::try_from(self.limits.reply_bytes_max).unwrap_or(usize::MAX).min(buffer.len());
+        let result = match self.read_reply(buffer.get(..within).unwrap_or_default()) {
+            Ok(Some(value)) => Ok(Some((value, self.position))),
+            Ok(None) if buffer.len() > within => Err(ProtocolError::ReplyTooLarge),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
         if !matches!(result, Ok(None)) {
             *self = Self::with_limits(self.limits);
         }

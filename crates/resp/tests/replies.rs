@@ -151,6 +151,8 @@ fn replies_are_bounded() {
     assert!(decode(b"*2\r\n:1\r\n:1").is_ok());
     assert_eq!(decode(b"*2\r\n:1\r\n:1\r\n"), Err(ProtocolError::ReplyTooLarge));
     assert_eq!(decode(b"$9\r\n"), Err(ProtocolError::ReplyTooLarge));
+    // Found by fuzzing: what was wrong beyond the limit decided the error when it had arrived already.
+    assert_eq!(decode(b"*3\r\n:1\r\n:1234\r\n?"), Err(ProtocolError::ReplyTooLarge));
 }
 
 #[test]
