@@ -279,6 +279,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_line_that_arrives_slowly_is_searched_once() {
+        let mut decoder = ReplyDecoder::new();
+        for fed in 1..=6 {
+            assert_eq!(decoder.decode(&b"+abcde"[..fed]), Ok(None));
+            assert_eq!(decoder.searched, fed);
+        }
+    }
+
+    #[test]
     fn a_promised_count_reserves_a_few_places_at_most() {
         let mut decoder = ReplyDecoder::new();
         let promise = "*9223372036854775807\r\n".repeat(64);

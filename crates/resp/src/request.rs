@@ -454,6 +454,20 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_arrives_slowly_is_searched_once() {
+        let limits = RequestLimits::default();
+        for line in [&b"PING x"[..], b"*00000", b"*1\r\n$0000"] {
+            let (mut decoder, mut ranges) = (RequestDecoder::new(), Vec::new());
+            for fed in 1..=line.len() {
+                assert_eq!(decoder.decode(&line[..fed], 0, &limits, &mut ranges), Ok(Decoded::Incomplete));
+                let line_begin = if fed >= 4 && line[0] == b'*' && line[1] == b'1' { 4 } else { 0 };
+                assert_eq!(decoder.progress.position, line_begin);
+                assert_eq!(decoder.progress.searched, fed - line_begin);
+            }
+        }
+    }
+
+    #[test]
     fn a_length_of_any_number_of_digits_is_read_alike() {
         for length in [0, 1, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 123_456] {
             let mut input = Vec::new();

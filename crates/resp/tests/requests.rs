@@ -1,7 +1,9 @@
 //! What a server reads: requests of both forms, their limits, and the exact words of every refusal.
 //! Replies of a real Redis 7 to the same bytes are what the expected texts were taken from.
 
-use bowline_resp::{ArgRange, Args, Decoded, ProtocolError, RequestDecoder, RequestLimits, encode_request};
+use bowline_resp::{
+    ArgRange, Args, Decoded, ProtocolError, RequestDecoder, RequestLimits, encode_request, split_inline,
+};
 
 /// Decodes `input` as it stands and returns the words of each request, and the text of the error that ended it.
 fn decode(input: &[u8], limits: &RequestLimits) -> (Vec<Vec<Vec<u8>>>, Option<String>) {
@@ -134,6 +136,19 @@ fn inline_words_are_unescaped() {
     let (requests, error) = decode(b"SET 'it\\'s' \"\\x41\\n\\q\\\"\" \"\"\r\n", &RequestLimits::default());
     assert_eq!(requests, [words(&["SET", "it's", "A\nq\"", ""])]);
     assert_eq!(error, None);
+}
+
+#[test]
+fn vertical_space_parts_words_only_where_one_could_begin() {
+    assert_eq!(split_inline(b"\x0b\x0cECHO \x0c\x0ba\x0bb\x0c"), Ok(words(&["ECHO", "a\x0bb\x0c"])));
+}
+
+#[test]
+fn a_length_line_in_two_pieces_leaves_no_trace_on_the_next_one() {
+    let input = [&b"*2\r\n$10000\r\n"[..], &[b'v'; 10_000], b"\r\nx\r\n"].concat();
+    let (mut decoder, mut ranges, limits) = (RequestDecoder::new(), Vec::new(), RequestLimits::default());
+    assert_eq!(decoder.decode(&input[..9], 0, &limits, &mut ranges), Ok(Decoded::Incomplete));
+    assert_eq!(decoder.decode(&input, 0, &limits, &mut ranges), Err(ProtocolError::ExpectedBulk { got: b'x' }));
 }
 
 #[test]
