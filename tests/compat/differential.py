@@ -20,6 +20,7 @@ from wire import Connection, encode, parse  # noqa: E402
 
 SEQUENCE_STEPS = 200
 TOGETHER_MAX = 12
+CLOSED = b"(closed)\r\n"
 
 Step = tuple[int, list[bytes]]
 
@@ -35,17 +36,20 @@ class Found:
 
 
 class Side:
-    """One server, reached over two connections; follows each one's transaction so that EXEC can be taken apart."""
+    """One server, emptied, reached over two connections. A connection that it closes is a reply like any other."""
 
     def __init__(self, port: int, protocol: int):
         self.port = port
         with Connection(port) as first:
             assert first.command("FLUSHALL") == b"+OK\r\n"
-        self.connections = [Connection(port), Connection(port)]
-        if protocol == 3:
-            for connection in self.connections:
-                assert not connection.command("HELLO", "3").startswith(b"-")
-        self.queued: list[list[list[bytes]]] = [[], []]
+        self.protocol = protocol
+        self.connections = [self._connect(), self._connect()]
+
+    def _connect(self) -> Connection:
+        connection = Connection(self.port)
+        if self.protocol == 3:
+            assert not connection.command("HELLO", "3").startswith(b"-")
+        return connection
 
     def close(self):
         """Ends both connections."""
@@ -56,7 +60,13 @@ class Side:
         """Sends the requests at once, returns their raw replies; a SCAN that begins is followed to its end."""
         connection = self.connections[connection_number]
         connection.socket.sendall(b"".join(encode(*request) for request in requests))
-        replies = [connection.reply() for _ in requests]
+        replies = []
+        try:
+            for _ in requests:
+                replies.append(connection.reply())
+        except ConnectionError:
+            replies += [CLOSED] * (len(requests) - len(replies))
+            self.connections[connection_number] = self._connect()
         return [
             self._whole_scan(connection, request, reply) if request[0].upper() == b"SCAN" else reply
             for request, reply in zip(requests, replies)
