@@ -1,0 +1,4 @@
+//! The parts of `kv_server`, as a library so that tests and fuzz targets reach them.
+
+pub mod process;
+pub mod settings;

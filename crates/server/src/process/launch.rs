@@ -1,0 +1,92 @@
+//! From the command line to the running server, and to the exit code.
+//!
+//! ```text
+//! arguments -> settings -> (background) -> messages, signals -> run -> exit code
+//! ```
+//!
+//! Everything that can be wrong with the settings is found before anything is made on disk. What runs and what checks
+//! are given by `main`, so that this is the same for every build of them.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::daemon::{Starter, detach};
+use super::{Exit, Process, end_before_start, say};
+use crate::settings::arguments::{Invocation, Surroundings, read};
+use crate::settings::{SettingsStore, Sources, document};
+
+/// The line that `--version` prints. Tools that look for the version of a Redis server find the one whose protocol this is.
+const VERSION: &str = concat!("Bowline kv_server ", env!("CARGO_PKG_VERSION"), " (replies as Redis server v=7.2.4)");
+
+/// What the process is for.
+pub struct Purposes {
+    /// Serves until it is asked to end.
+    pub run: fn(Arc<SettingsStore>, Process) -> Exit,
+    /// Verifies the files of a data directory, prints what it finds, and changes nothing.
+    pub check: fn(&Path) -> Exit,
+}
+
+/// Does what the command line asks for. To be called first in `main`, as `--daemonize` needs a process without threads.
+pub fn launch(arguments: impl IntoIterator<Item = OsString>, purposes: &Purposes) -> ExitCode {
+    let directory = match std::env::current_dir() {
+        Ok(directory) => directory,
+        // Paths that are absolute work all the same; others fail where they are opened, by name.
+        Err(_) => PathBuf::new(),
+    };
+    let surroundings = Surroundings {
+        arguments: arguments.into_iter().collect(),
+        variable: &|name| std::env::var(name).ok(),
+        directory,
+        standard_input: &mut io::stdin().lock(),
+    };
+    let exit = match read(surroundings) {
+        Ok(Invocation::Run(sources)) => return ExitCode::from(serve(sources, purposes.run)),
+        Ok(Invocation::Check(directory)) => (purposes.check)(&directory),
+        Ok(Invocation::Help) => print(&document::help()),
+        Ok(Invocation::Version) => print(&format!("{VERSION}\n")),
+        Ok(Invocation::ExampleFile) => print(&document::example_file()),
+        Ok(Invocation::SettingsTable) => print(&document::markdown_table()),
+        Err(error) => Exit::Usage(error.to_string()),
+    };
+    if let Some(message) = exit.message() {
+        say(message);
+    }
+    ExitCode::from(exit.code())
+}
+
+fn print(text: &str) -> Exit {
+    match io::stdout().write_all(text.as_bytes()) {
+        // Who reads only the first lines has seen what they wanted.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Exit::StartFailed(format!("cannot write to the standard output: {error}"))
+        }
+        _ => Exit::Ok,
+    }
+}
+
+fn serve(sources: Sources, run: fn(Arc<SettingsStore>, Process) -> Exit) -> u8 {
+    let settings = match SettingsStore::load(sources) {
+        Ok(settings) => Arc::new(settings),
+        Err(error) => return end_before_start(None, &Exit::Usage(error.to_string())),
+    };
+    let mut starter: Option<Starter> = None;
+    let current = settings.current();
+    if current.daemonize {
+        if current.message_file().is_none() {
+            say("messages of the daemon are lost, as it has no logfile: give it one with --logfile");
+        }
+        match detach() {
+            Ok(detached) => starter = Some(detached),
+            Err(error) => return end_before_start(None, &Exit::StartFailed(error.to_string())),
+        }
+    }
+    let process = match Process::start(&settings, &mut starter) {
+        Ok(process) => process,
+        Err(error) => return end_before_start(starter, &Exit::StartFailed(error.to_string())),
+    };
+    let exit = run(settings, process.clone());
+    process.end(&exit)
+}

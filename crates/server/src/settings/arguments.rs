@@ -1,0 +1,249 @@
+//! The command line: `kv_server [FILE.conf | -] [--name value ...]`.
+//!
+//! A flag is the name of a setting behind two dashes. Its value is the rest of the argument after `=`, or the arguments
+//! up to the next that begins with two dashes, as redis-server reads them. Everything here is derived from the table.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::{Place, SettingsError};
+use super::sources::{FirstFile, Sources, read_bounded};
+use super::syntax::Directive;
+use super::table::find;
+use super::values::Kind;
+
+/// What the command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invocation {
+    /// Run the server.
+    Run(Sources),
+    /// Verify the files of a data directory and change nothing.
+    Check(PathBuf),
+    /// Print the help.
+    Help,
+    /// Print the version.
+    Version,
+    /// Print an example of a settings file.
+    ExampleFile,
+    /// Print the settings as a table in Markdown.
+    SettingsTable,
+}
+
+/// Where arguments, environment and standard input come from; tests give their own.
+pub struct Surroundings<'a> {
+    /// The arguments without the name of the program.
+    pub arguments: Vec<OsString>,
+    /// A variable of the environment.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// The current directory.
+    pub directory: PathBuf,
+    /// The standard input.
+    pub standard_input: &'a mut dyn io::Read,
+}
+
+/// Reads the command line, and the standard input when `-` stands for the file.
+///
+/// # Errors
+/// An argument that is neither flag nor file, or a standard input that cannot be read. Names and values of settings are
+/// checked by [`Sources::load`].
+pub fn read(surroundings: Surroundings<'_>) -> Result<Invocation, SettingsError> {
+    let Surroundings { arguments, variable, directory, standard_input } = surroundings;
+    let arguments: Vec<String> = arguments.into_iter().map(as_text).collect::<Result<_, _>>()?;
+    let mut rest = arguments.as_slice();
+    let mut sources = Sources { base: directory, ..Sources::default() };
+    match rest {
+        [file, others @ ..] if file == "-" => {
+            let unreadable = |source| SettingsError::Unreadable { path: PathBuf::from("-"), source };
+            sources.file = Some(FirstFile::StandardInput(read_bounded(standard_input).map_err(unreadable)?));
+            rest = others;
+        }
+        [file, others @ ..] if !file.starts_with('-') => {
+            sources.file = Some(FirstFile::Path(absolute(&sources.base, file)));
+            rest = others;
+        }
+        _ => {}
+    }
+    while let [flag, others @ ..] = rest {
+        let (name, inline) = match flag.strip_prefix("--") {
+            Some(flag) => flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value))),
+            None if flag == "-h" => ("help", None),
+            None if flag == "-v" => ("version", None),
+            None => return Err(unexpected(flag)),
+        };
+        let count = match inline {
+            Some(_) => 0,
+            None => others.iter().take_while(|argument| !argument.starts_with("--")).count(),
+        };
+        let (following, others) = others.split_at(count);
+        let values: Vec<String> = inline.map_or_else(|| following.to_vec(), |value| vec![value.to_owned()]);
+        if let Some(invocation) = other_than_run(name, &values, &sources.base)? {
+            return Ok(invocation);
+        }
+        sources.arguments.push(directive(name, values));
+        rest = others;
+    }
+    sources.read_environment(variable);
+    Ok(Invocation::Run(sources))
+}
+
+/// The flags that are no settings.
+fn other_than_run(name: &str, values: &[String], base: &Path) -> Result<Option<Invocation>, SettingsError> {
+    let alone = match name {
+        "help" => Invocation::Help,
+        "version" => Invocation::Version,
+        "example-file" => Invocation::ExampleFile,
+        "settings-table" => Invocation::SettingsTable,
+        "check" => {
+            let [path] = values else {
+                let what = "--check: expected one directory, such as --check ./data";
+                return Err(SettingsError::Syntax { place: Place::CommandLine, what: what.to_owned() });
+            };
+            return Ok(Some(Invocation::Check(absolute(base, path))));
+        }
+        _ => return Ok(None),
+    };
+    match values {
+        [] => Ok(Some(alone)),
+        [value, ..] => Err(unexpected(value)),
+    }
+}
+
+fn directive(name: &str, mut values: Vec<String>) -> Directive {
+    // `--daemonize` alone says yes.
+    if values.is_empty() && find(name).is_some_and(|named| named.setting.kind == Kind::Flag) {
+        values.push("yes".to_owned());
+    }
+    Directive { line: 0, name: name.to_owned(), values }
+}
+
+fn unexpected(argument: &str) -> SettingsError {
+    let what = format!("expected --name value, found {argument:?}; see kv_server --help");
+    SettingsError::Syntax { place: Place::CommandLine, what }
+}
+
+fn as_text(argument: OsString) -> Result<String, SettingsError> {
+    argument.into_string().map_err(|argument| {
+        let what = format!("expected UTF-8, found {argument:?}");
+        SettingsError::Syntax { place: Place::CommandLine, what }
+    })
+}
+
+fn absolute(base: &Path, path: &str) -> PathBuf {
+    base.join(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::rows::Settings;
+    use crate::settings::values::LocalAccess;
+
+    fn read_arguments(arguments: &[&str], input: &str) -> Result<Invocation, SettingsError> {
+        read(Surroundings {
+            arguments: arguments.iter().map(OsString::from).collect(),
+            variable: &|_| None,
+            directory: PathBuf::from("/srv/kv"),
+            standard_input: &mut input.as_bytes(),
+        })
+    }
+
+    fn settings(arguments: &[&str]) -> Result<Settings, SettingsError> {
+        match read_arguments(arguments, "timeout 9\n")? {
+            Invocation::Run(sources) => sources.load(),
+            other => panic!("expected a run, found {other:?}"),
+        }
+    }
+
+    fn refusal(arguments: &[&str]) -> String {
+        settings(arguments).expect_err("should be refused").to_string()
+    }
+
+    #[test]
+    fn a_value_follows_its_flag_or_an_equals_sign() {
+        assert_eq!(settings(&["--port", "7", "--text-port=8"]).map(|it| (it.port, it.text_port)).ok(), Some((7, 8)));
+        assert_eq!(settings(&["--requirepass=--a=b"]).map(|it| it.requirepass).ok(), Some("--a=b".to_owned()));
+    }
+
+    #[test]
+    fn a_list_takes_the_arguments_up_to_the_next_flag() {
+        let several = settings(&["--bind", "127.0.0.1", "::1", "--port", "1"]).expect("valid");
+        assert_eq!(several.bind.hosts(), ["127.0.0.1", "::1"]);
+        let one = settings(&["--bind", "127.0.0.1 ::1"]).expect("valid");
+        assert_eq!(one.bind.hosts(), ["127.0.0.1", "::1"]);
+    }
+
+    #[test]
+    fn what_the_suite_of_redis_rs_passes_is_accepted() {
+        let settings = settings(&[
+            "--save",
+            "",
+            "--logfile",
+            "/tmp/it.log",
+            "--enable-debug-command",
+            "yes",
+            "--port",
+            "0",
+            "--unixsocket",
+            "/tmp/it.sock",
+            "--tls-port",
+            "1",
+            "--tls-cert-file",
+            "c",
+            "--tls-key-file",
+            "k",
+            "--tls-ca-cert-file",
+            "a",
+            "--tls-auth-clients",
+            "no",
+            "--bind",
+            "127.0.0.1",
+        ])
+        .expect("valid");
+        assert_eq!(settings.enable_debug_command, LocalAccess::Yes);
+        assert_eq!(find("tls-port").map(|named| named.get(&settings)), Some("1".to_owned()));
+        assert_eq!(find("save").map(|named| named.get(&settings)), Some(String::new()));
+    }
+
+    #[test]
+    fn a_first_argument_without_dashes_is_the_file_and_one_dash_the_standard_input() {
+        let Ok(Invocation::Run(sources)) = read_arguments(&["kv.conf", "--port", "1"], "") else { panic!("a run") };
+        assert_eq!(sources.file, Some(FirstFile::Path(PathBuf::from("/srv/kv/kv.conf"))));
+        assert_eq!(settings(&["-", "--port", "1"]).map(|it| (it.port, it.timeout)).ok(), Some((1, 9)));
+    }
+
+    #[test]
+    fn a_flag_of_yes_or_no_alone_says_yes() {
+        assert_eq!(settings(&["--daemonize", "--port", "1"]).map(|it| it.daemonize).ok(), Some(true));
+    }
+
+    #[test]
+    fn what_is_wrong_on_the_command_line_is_named() {
+        assert_eq!(
+            refusal(&["--port", "x"]),
+            "command line: port: expected a whole number from 0 to 65535, found \"x\""
+        );
+        assert!(refusal(&["--port"]).ends_with("found nothing"));
+        assert!(refusal(&["--port", "1", "2"]).ends_with("found 2 words"));
+        assert!(refusal(&["-x"]).contains("expected --name value, found \"-x\""));
+        assert!(refusal(&["--"]).contains("expected the name of a setting"));
+        assert!(refusal(&["--max_conections", "1"]).contains("did you mean max_connections?"));
+    }
+
+    #[test]
+    fn flags_that_are_no_settings_are_told_apart() {
+        for (arguments, expected) in [
+            (vec!["--help"], Invocation::Help),
+            (vec!["-h"], Invocation::Help),
+            (vec!["--version"], Invocation::Version),
+            (vec!["-v"], Invocation::Version),
+            (vec!["--example-file"], Invocation::ExampleFile),
+            (vec!["--check", "data"], Invocation::Check("/srv/kv/data".into())),
+            (vec!["--check=/x"], Invocation::Check("/x".into())),
+        ] {
+            assert_eq!(read_arguments(&arguments, "").ok(), Some(expected), "{arguments:?}");
+        }
+        assert!(read_arguments(&["--check"], "").is_err());
+        assert!(read_arguments(&["--help", "me"], "").is_err());
+    }
+}

@@ -1,0 +1,677 @@
+//! The kinds of values a setting can have: how a text becomes one, how it is written, what is said about a wrong one.
+//!
+//! A text is accepted as Redis accepts it (`yes`, `64mb`, `0700`), and written in one canonical form. Not here: which
+//! settings there are ([`super::rows`]).
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+/// What a setting takes. One value decides parsing, its error texts and its line in the documentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `yes` or `no`.
+    Flag,
+    /// A whole number in a closed range.
+    Integer {
+        /// Smallest value.
+        min: i64,
+        /// Largest value.
+        max: i64,
+    },
+    /// A power of two in a closed range.
+    PowerOfTwo {
+        /// Smallest value.
+        min: i64,
+        /// Largest value.
+        max: i64,
+    },
+    /// A number of bytes in a closed range; may end in b, k, kb, m, mb, g, gb (kb = 1024, k = 1000).
+    Bytes {
+        /// Smallest value.
+        min: i64,
+        /// Largest value.
+        max: i64,
+    },
+    /// File permissions as an octal number, 0 to 777.
+    Permissions,
+    /// One of a few words.
+    Word(&'static [&'static str]),
+    /// Any text, also an empty one.
+    Text,
+    /// Words separated by spaces, or none.
+    Words,
+    /// A path, empty for none; relative ones start at the directory the server was started in.
+    Path,
+    /// Addresses or host names to listen on, separated by spaces.
+    Addresses,
+    /// Redis's output limits: `class hard soft seconds`, repeated.
+    OutputLimits,
+    /// Redis's snapshot points: `seconds changes`, repeated; several lines of a file add up.
+    SavePoints,
+    /// A line of redis.conf that is not a setting (`user`, `loadmodule`); kept in the file, not shown by CONFIG GET.
+    Directive,
+}
+
+/// What is wrong with a value, worded as Redis words it in the reply to CONFIG SET.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// Not a whole number.
+    #[error("argument couldn't be parsed into an integer")]
+    NotAnInteger,
+    /// Not a number of bytes.
+    #[error("argument must be a memory value")]
+    NotBytes,
+    /// Not an octal number.
+    #[error("argument couldn't be parsed as an octal number")]
+    NotOctal,
+    /// Outside its range.
+    #[error("argument must be between {min} and {max} inclusive")]
+    OutOfRange {
+        /// Smallest value, as it is written.
+        min: String,
+        /// Largest value, as it is written.
+        max: String,
+    },
+    /// Not a power of two.
+    #[error("argument must be a power of two")]
+    NotAPowerOfTwo,
+    /// Neither `yes` nor `no`.
+    #[error("argument must be 'yes' or 'no'")]
+    NotAFlag,
+    /// None of the words.
+    #[error("argument(s) must be one of the following: {}", .0.join(", "))]
+    NotAWord(&'static [&'static str]),
+    /// More or fewer parts than the value has.
+    #[error("wrong number of arguments")]
+    WrongCount,
+    /// Snapshot points that are not pairs of numbers.
+    #[error("Invalid save parameters")]
+    NotSavePoints,
+    /// Output limits that do not come in fours.
+    #[error("Wrong number of arguments in buffer limit configuration.")]
+    NotFours,
+    /// An output limit of an unknown class.
+    #[error("Invalid client class specified in buffer limit configuration.")]
+    NotAClass,
+    /// An output limit that is no number.
+    #[error("Error in hard, soft or soft_seconds setting in buffer limit configuration.")]
+    NotALimit,
+    /// A control character where none can be meant.
+    #[error("argument must not contain control characters")]
+    ControlCharacter,
+    /// Does not fit another setting.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+impl Kind {
+    /// What the kind takes, to follow "expected".
+    pub fn expected(&self) -> String {
+        match self {
+            Kind::Flag => "yes or no".to_owned(),
+            Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
+            Kind::PowerOfTwo { min, max } => format!("a power of two from {min} to {max}"),
+            Kind::Bytes { min, max } => {
+                format!("a number of bytes from {} to {}, such as 64mb", short_bytes(*min), short_bytes(*max))
+            }
+            Kind::Permissions => "permissions as an octal number from 0 to 777".to_owned(),
+            Kind::Word(words) => format!("one of {}", words.join(", ")),
+            Kind::Text => "a text, in quotes if it has spaces".to_owned(),
+            Kind::Words => "words separated by spaces".to_owned(),
+            Kind::Path => "a path, in quotes if it has spaces".to_owned(),
+            Kind::Addresses => "addresses separated by spaces".to_owned(),
+            Kind::OutputLimits => "class (normal, replica or pubsub), hard limit, soft limit, soft seconds".to_owned(),
+            Kind::SavePoints => "pairs of seconds and changes, or \"\"".to_owned(),
+            Kind::Directive => "anything".to_owned(),
+        }
+    }
+
+    /// Whether the value may be several words: the parts of a line are joined by spaces.
+    pub fn takes_several(&self) -> bool {
+        matches!(self, Kind::Words | Kind::Addresses | Kind::OutputLimits | Kind::SavePoints | Kind::Directive)
+    }
+
+    /// Reads a number of this kind and checks its range.
+    fn number(&self, text: &str) -> Result<i64, Problem> {
+        let (number, min, max) = match *self {
+            Kind::Integer { min, max } => (integer(text)?, min, max),
+            Kind::PowerOfTwo { min, max } => {
+                let number = integer(text)?;
+                if number < 1 || number & (number - 1) != 0 {
+                    return Err(Problem::NotAPowerOfTwo);
+                }
+                (number, min, max)
+            }
+            Kind::Bytes { min, max } => (bytes(text)?, min, max),
+            Kind::Permissions => {
+                let number = i64::from_str_radix(text, 8).map_err(|_| Problem::NotOctal)?;
+                if !(0..=0o777).contains(&number) {
+                    return Err(Problem::OutOfRange { min: "0".to_owned(), max: "777".to_owned() });
+                }
+                return Ok(number);
+            }
+            _ => return Err(Problem::NotAnInteger),
+        };
+        if number < min || number > max {
+            return Err(Problem::OutOfRange { min: min.to_string(), max: max.to_string() });
+        }
+        Ok(number)
+    }
+
+    /// The canonical form of a value that is remembered but has no field.
+    ///
+    /// # Errors
+    /// What is wrong with `text`.
+    pub fn canonical(&self, text: &str) -> Result<String, Problem> {
+        match self {
+            Kind::Flag => Ok(bool::parse(text, self)?.render()),
+            Kind::Integer { .. } | Kind::PowerOfTwo { .. } | Kind::Bytes { .. } => Ok(self.number(text)?.to_string()),
+            Kind::Permissions => Ok(Permissions::parse(text, self)?.render()),
+            Kind::Word(words) => {
+                let word = words.iter().find(|word| word.eq_ignore_ascii_case(text));
+                word.map(|word| (*word).to_owned()).ok_or(Problem::NotAWord(words))
+            }
+            Kind::Addresses => Ok(BindAddresses::parse(text, self)?.render()),
+            Kind::OutputLimits => Ok(OutputLimits::parse(text, self)?.render()),
+            Kind::SavePoints => save_points(text),
+            Kind::Path => Ok(PathBuf::parse(text, self)?.render()),
+            Kind::Text | Kind::Words | Kind::Directive => Ok(text.to_owned()),
+        }
+    }
+}
+
+/// Bytes as a person writes them: the largest unit that divides them.
+pub(super) fn short_bytes(bytes: i64) -> String {
+    const UNITS: [(i64, &str); 4] = [(1 << 40, "tb"), (1 << 30, "gb"), (1 << 20, "mb"), (1 << 10, "kb")];
+    match UNITS.iter().find(|(unit, _)| bytes >= *unit && bytes % unit == 0) {
+        // Only gb, mb and kb can be written; what is larger is shown in gb.
+        Some((unit, "tb")) => format!("{}gb", (bytes / unit) << 10),
+        Some((unit, name)) => format!("{}{name}", bytes / unit),
+        None => bytes.to_string(),
+    }
+}
+
+fn integer(text: &str) -> Result<i64, Problem> {
+    if text.starts_with('+') {
+        return Err(Problem::NotAnInteger);
+    }
+    text.parse().map_err(|_| Problem::NotAnInteger)
+}
+
+fn bytes(text: &str) -> Result<i64, Problem> {
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale: i64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" => 1000,
+        "kb" => 1 << 10,
+        "m" => 1_000_000,
+        "mb" => 1 << 20,
+        "g" => 1_000_000_000,
+        "gb" => 1 << 30,
+        _ => return Err(Problem::NotBytes),
+    };
+    let number: i64 = number.parse().map_err(|_| Problem::NotBytes)?;
+    number.checked_mul(scale).ok_or(Problem::NotBytes)
+}
+
+fn save_points(text: &str) -> Result<String, Problem> {
+    let parts: Vec<&str> = text.split_whitespace().collect();
+    let whole = |part: &&str| part.parse::<u32>().is_ok();
+    if !parts.len().is_multiple_of(2) || !parts.iter().all(whole) {
+        return Err(Problem::NotSavePoints);
+    }
+    Ok(parts.join(" "))
+}
+
+/// A type that a field of [`super::Settings`] can have.
+pub trait Value: Sized {
+    /// Reads a text as `kind` says.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    fn parse(text: &str, kind: &Kind) -> Result<Self, Problem>;
+
+    /// Writes the canonical text; parsing it gives the same value.
+    fn render(&self) -> String;
+
+    /// Takes over a text given at run time or in a further line of a file; only values of parts merge.
+    ///
+    /// # Errors
+    /// What is wrong with the text; the value is unchanged then.
+    fn assign(&mut self, text: &str, kind: &Kind) -> Result<(), Problem> {
+        *self = Self::parse(text, kind)?;
+        Ok(())
+    }
+}
+
+macro_rules! number_values {
+    ($($type:ty),*) => { $(
+        impl Value for $type {
+            fn parse(text: &str, kind: &Kind) -> Result<Self, Problem> {
+                // The ranges in the table fit their types, which a test holds.
+                <$type>::try_from(kind.number(text)?).map_err(|_| Problem::NotAnInteger)
+            }
+
+            fn render(&self) -> String {
+                self.to_string()
+            }
+        }
+    )* };
+}
+
+number_values!(u16, u32, u64, i64);
+
+impl Value for bool {
+    fn parse(text: &str, _: &Kind) -> Result<Self, Problem> {
+        match text.to_ascii_lowercase().as_str() {
+            "yes" => Ok(true),
+            "no" => Ok(false),
+            _ => Err(Problem::NotAFlag),
+        }
+    }
+
+    fn render(&self) -> String {
+        if *self { "yes" } else { "no" }.to_owned()
+    }
+}
+
+impl Value for String {
+    fn parse(text: &str, _: &Kind) -> Result<Self, Problem> {
+        Ok(text.to_owned())
+    }
+
+    fn render(&self) -> String {
+        self.clone()
+    }
+}
+
+impl Value for PathBuf {
+    fn parse(text: &str, _: &Kind) -> Result<Self, Problem> {
+        if text.chars().any(char::is_control) {
+            return Err(Problem::ControlCharacter);
+        }
+        Ok(PathBuf::from(text))
+    }
+
+    fn render(&self) -> String {
+        // Every path came in as text, so this loses nothing.
+        self.to_string_lossy().into_owned()
+    }
+}
+
+/// Permissions of a file, the lower nine bits of its mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Permissions(pub u32);
+
+impl Value for Permissions {
+    fn parse(text: &str, kind: &Kind) -> Result<Self, Problem> {
+        Ok(Permissions(u32::try_from(kind.number(text)?).map_err(|_| Problem::NotOctal)?))
+    }
+
+    fn render(&self) -> String {
+        format!("{:o}", self.0)
+    }
+}
+
+/// Defines an enum whose values are words; a word may have further names that are accepted and never written.
+macro_rules! words {
+    ($(#[$about:meta])* $type:ident { $( $(#[$variant_about:meta])* $variant:ident = $word:literal $(| $other:literal)* ),* $(,)? }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $type { $( $(#[$variant_about])* $variant, )* }
+
+        impl $type {
+            /// The words as they are written.
+            pub const WORDS: &'static [&'static str] = &[$($word),*];
+        }
+
+        impl Value for $type {
+            fn parse(text: &str, _: &Kind) -> Result<Self, Problem> {
+                match text.to_ascii_lowercase().as_str() {
+                    $( $word $(| $other)* => Ok($type::$variant), )*
+                    _ => Err(Problem::NotAWord($type::WORDS)),
+                }
+            }
+
+            fn render(&self) -> String {
+                match self { $( $type::$variant => $word, )* }.to_owned()
+            }
+        }
+    };
+}
+
+words! {
+    /// When a reply to a write leaves the server.
+    Durability {
+        /// After the write is on disk.
+        Always = "always",
+        /// At once; the log is synced every second.
+        EverySecond = "everysec",
+        /// At once; the log is synced in the background, as far as the system finds time.
+        None = "none" | "no",
+    }
+}
+
+words! {
+    /// How much the log tells. Redis's names stand beside ours; each keeps the name it was given.
+    LogLevel {
+        /// Everything; only in builds for debugging.
+        Trace = "trace",
+        /// What helps to find an error.
+        Debug = "debug",
+        /// Redis's name for a little less than debug: taken as debug.
+        Verbose = "verbose",
+        /// What an operator wants to have read once.
+        Info = "info",
+        /// Redis's name for info.
+        Notice = "notice",
+        /// What needs attention.
+        Warn = "warn",
+        /// Redis's name for warn.
+        Warning = "warning",
+        /// What failed.
+        Error = "error",
+        /// Redis's name for silence.
+        Nothing = "nothing",
+    }
+}
+
+words! {
+    /// The form of a line in the log.
+    LogFormat {
+        /// One line of text for each event.
+        Text = "text",
+        /// One JSON object for each event.
+        Json = "json",
+    }
+}
+
+words! {
+    /// Whether a service supervisor is told when the server is ready.
+    Supervised {
+        /// Never.
+        No = "no",
+        /// systemd is told; without its socket in the environment that is an error.
+        Systemd = "systemd",
+        /// systemd is told where it asks for it.
+        Auto = "auto",
+    }
+}
+
+words! {
+    /// From where a dangerous command is allowed.
+    LocalAccess {
+        /// From nowhere.
+        No = "no",
+        /// From this machine.
+        Local = "local",
+        /// From everywhere.
+        Yes = "yes",
+    }
+}
+
+words! {
+    /// What happens when memory reaches `maxmemory`.
+    MaxmemoryPolicy {
+        /// Evicts the least recently used of the keys that expire.
+        VolatileLru = "volatile-lru",
+        /// Evicts the least often used of the keys that expire.
+        VolatileLfu = "volatile-lfu",
+        /// Evicts any of the keys that expire.
+        VolatileRandom = "volatile-random",
+        /// Evicts the keys that expire next.
+        VolatileTtl = "volatile-ttl",
+        /// Evicts the least recently used keys.
+        AllkeysLru = "allkeys-lru",
+        /// Evicts the least often used keys.
+        AllkeysLfu = "allkeys-lfu",
+        /// Evicts any keys.
+        AllkeysRandom = "allkeys-random",
+        /// Refuses writes.
+        NoEviction = "noeviction",
+    }
+}
+
+/// The addresses to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindAddresses {
+    hosts: Vec<String>,
+}
+
+/// One address to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Whether the server may start when this machine does not have the address (`EADDRNOTAVAIL`, `EAFNOSUPPORT`): so
+    /// for a host written with a leading `-`, and for `::1` beside another address, as a machine without IPv6 has none.
+    pub optional: bool,
+}
+
+impl BindAddresses {
+    /// Looks up the hosts. `*` is every IPv4 address, `::*` every IPv6 address. Empty when there is nothing to listen on.
+    ///
+    /// # Errors
+    /// When a host that is not optional has no address; the message names it.
+    pub fn resolve(&self, port: u16) -> io::Result<Vec<Listen>> {
+        let mut listens = Vec::new();
+        for written in &self.hosts {
+            let (host, dash) = written.strip_prefix('-').map_or((written.as_str(), false), |host| (host, true));
+            let optional = dash || (host == "::1" && self.hosts.len() > 1);
+            let host = match host {
+                "*" => "0.0.0.0",
+                "::*" => "::",
+                host => host,
+            };
+            match (host, port).to_socket_addrs() {
+                Ok(addresses) => listens.extend(addresses.map(|address| Listen { address, optional })),
+                Err(_) if optional => {}
+                Err(error) => {
+                    let text = format!("cannot find the address of {host:?} in bind: {error}; write an IP address");
+                    return Err(io::Error::new(error.kind(), text));
+                }
+            }
+        }
+        // `localhost` may give one address twice.
+        let mut distinct: Vec<Listen> = Vec::with_capacity(listens.len());
+        for listen in listens {
+            if !distinct.iter().any(|known| known.address == listen.address) {
+                distinct.push(listen);
+            }
+        }
+        Ok(distinct)
+    }
+
+    /// The hosts as they were written.
+    pub fn hosts(&self) -> &[String] {
+        &self.hosts
+    }
+}
+
+impl Value for BindAddresses {
+    fn parse(text: &str, _: &Kind) -> Result<Self, Problem> {
+        if text.chars().any(|character| character.is_control() && !character.is_ascii_whitespace()) {
+            return Err(Problem::ControlCharacter);
+        }
+        Ok(BindAddresses { hosts: text.split_whitespace().map(str::to_owned).collect() })
+    }
+
+    fn render(&self) -> String {
+        self.hosts.join(" ")
+    }
+}
+
+/// The output limit of one class of connections, in Redis's terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OutputLimit {
+    /// Bytes at which the connection is closed at once; 0 for none.
+    pub hard_bytes: u64,
+    /// Bytes at which it is closed when they last for `soft_seconds`; 0 for none.
+    pub soft_bytes: u64,
+    /// How long, in seconds.
+    pub soft_seconds: u64,
+}
+
+/// The output limits of Redis's three classes of connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OutputLimits {
+    /// Ordinary clients.
+    pub normal: OutputLimit,
+    /// Replicas.
+    pub replica: OutputLimit,
+    /// Clients that subscribed.
+    pub pubsub: OutputLimit,
+}
+
+impl OutputLimits {
+    fn merge(&mut self, text: &str) -> Result<(), Problem> {
+        let parts: Vec<&str> = text.split_whitespace().collect();
+        if parts.is_empty() || !parts.len().is_multiple_of(4) {
+            return Err(Problem::NotFours);
+        }
+        let mut merged = *self;
+        for four in parts.chunks_exact(4) {
+            let &[class, hard, soft, seconds] = four else { return Err(Problem::NotFours) };
+            let size = |text| bytes(text).map_err(|_| Problem::NotALimit);
+            let limit = OutputLimit {
+                hard_bytes: size(hard)?.unsigned_abs(),
+                soft_bytes: size(soft)?.unsigned_abs(),
+                soft_seconds: seconds.parse().map_err(|_| Problem::NotALimit)?,
+            };
+            match class.to_ascii_lowercase().as_str() {
+                "normal" => merged.normal = limit,
+                "replica" | "slave" => merged.replica = limit,
+                "pubsub" => merged.pubsub = limit,
+                _ => return Err(Problem::NotAClass),
+            }
+        }
+        *self = merged;
+        Ok(())
+    }
+}
+
+impl Value for OutputLimits {
+    fn parse(text: &str, _: &Kind) -> Result<Self, Problem> {
+        let mut limits = OutputLimits::default();
+        limits.merge(text)?;
+        Ok(limits)
+    }
+
+    fn render(&self) -> String {
+        // Redis still writes the replicas' class by its old name, and tools compare with that.
+        format!("normal {} slave {} pubsub {}", self.normal, self.replica, self.pubsub)
+    }
+
+    fn assign(&mut self, text: &str, _: &Kind) -> Result<(), Problem> {
+        self.merge(text)
+    }
+}
+
+impl fmt::Display for OutputLimit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {} {}", self.hard_bytes, self.soft_bytes, self.soft_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY_BYTES: Kind = Kind::Bytes { min: 0, max: i64::MAX };
+
+    #[test]
+    fn bytes_take_redis_units() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("17", 17),
+            ("17b", 17),
+            ("1k", 1000),
+            ("1kb", 1024),
+            ("2m", 2_000_000),
+            ("2MB", 2 << 20),
+            ("3g", 3_000_000_000),
+            ("3Gb", 3 << 30),
+        ] {
+            assert_eq!(u64::parse(text, &ANY_BYTES), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_without_a_number_or_with_an_unknown_unit_are_refused() {
+        for text in ["", "mb", "1kk", "1 mb", "-1", "1.5mb", "9223372036854775807kb", "99999999999999999999"] {
+            assert_eq!(u64::parse(text, &ANY_BYTES), Err(Problem::NotBytes), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_outside_their_range_name_it() {
+        let kind = Kind::Integer { min: 0, max: 65535 };
+        let problem = u16::parse("65536", &kind).expect_err("out of range");
+        assert_eq!(problem.to_string(), "argument must be between 0 and 65535 inclusive");
+        assert_eq!(u16::parse("+1", &kind), Err(Problem::NotAnInteger));
+        assert_eq!(u16::parse("", &kind), Err(Problem::NotAnInteger));
+    }
+
+    #[test]
+    fn powers_of_two_only() {
+        let kind = Kind::PowerOfTwo { min: 1, max: 256 };
+        assert_eq!(u32::parse("64", &kind), Ok(64));
+        for text in ["0", "-2", "3", "100"] {
+            assert_eq!(u32::parse(text, &kind), Err(Problem::NotAPowerOfTwo), "{text}");
+        }
+        assert!(matches!(u32::parse("512", &kind), Err(Problem::OutOfRange { .. })));
+    }
+
+    #[test]
+    fn permissions_are_octal() {
+        assert_eq!(Permissions::parse("0750", &Kind::Permissions), Ok(Permissions(0o750)));
+        assert_eq!(Permissions(0o750).render(), "750");
+        assert_eq!(Permissions::parse("789", &Kind::Permissions), Err(Problem::NotOctal));
+        assert!(matches!(Permissions::parse("7777", &Kind::Permissions), Err(Problem::OutOfRange { .. })));
+    }
+
+    #[test]
+    fn durability_takes_rediss_no_as_none() {
+        assert_eq!(Durability::parse("NO", &Kind::Text), Ok(Durability::None));
+        assert_eq!(Durability::None.render(), "none");
+    }
+
+    #[test]
+    fn output_limits_change_only_the_classes_that_are_named() {
+        let mut limits = OutputLimits::default();
+        limits.assign("normal 1mb 0 0 replica 2kb 1kb 9", &Kind::OutputLimits).expect("valid");
+        limits.assign("pubsub 7 6 5", &Kind::OutputLimits).expect("valid");
+        assert_eq!(limits.render(), "normal 1048576 0 0 slave 2048 1024 9 pubsub 7 6 5");
+        assert_eq!(limits.assign("normal 1 2", &Kind::OutputLimits), Err(Problem::NotFours));
+        assert_eq!(limits.assign("master 1 2 3", &Kind::OutputLimits), Err(Problem::NotAClass));
+        assert_eq!(limits.assign("normal x 2 3", &Kind::OutputLimits), Err(Problem::NotALimit));
+        assert_eq!(limits.render(), "normal 1048576 0 0 slave 2048 1024 9 pubsub 7 6 5");
+    }
+
+    #[test]
+    fn the_loopback_of_ipv6_is_optional_beside_another_address() {
+        let both = BindAddresses::parse("127.0.0.1 ::1", &Kind::Addresses).expect("valid");
+        let optional: Vec<bool> = both.resolve(1).expect("addresses").iter().map(|listen| listen.optional).collect();
+        assert_eq!(optional, [false, true]);
+        let alone = BindAddresses::parse("::1", &Kind::Addresses).expect("valid");
+        assert!(alone.resolve(1).expect("addresses").iter().all(|listen| !listen.optional));
+    }
+
+    #[test]
+    fn stars_are_every_address_and_a_dash_makes_one_optional() {
+        let all = BindAddresses::parse("* -::*", &Kind::Addresses).expect("valid").resolve(7).expect("addresses");
+        let written: Vec<String> = all.iter().map(|listen| format!("{} {}", listen.address, listen.optional)).collect();
+        assert_eq!(written, ["0.0.0.0:7 false", "[::]:7 true"]);
+    }
+
+    #[test]
+    fn bytes_are_shown_in_their_largest_unit() {
+        assert_eq!(short_bytes(64 << 20), "64mb");
+        assert_eq!(short_bytes(1 << 40), "1024gb");
+        assert_eq!(short_bytes(1000), "1000");
+    }
+}
