@@ -1,0 +1,122 @@
+"""The servers under measurement: started on a directory of their own, pinned to CPUs, stopped by their process id."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+READY_TIMEOUT_S = 300.0
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """One server process. `cpus` is a list for taskset ("0", "0,1") or None for no pinning."""
+
+    name = "server"
+
+    def __init__(self, base: Path, cpus: str | None, *arguments: str):
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=base))
+        self.port = free_port()
+        self.cpus = cpus
+        self.arguments = arguments
+        self.process: subprocess.Popen | None = None
+
+    def command_line(self) -> list[str]:
+        """The server's own command line."""
+        raise NotImplementedError
+
+    def start(self) -> float:
+        """Starts it and returns the seconds until it answered PING."""
+        pin = ["taskset", "-c", self.cpus] if self.cpus else []
+        begun = time.monotonic()
+        with open(self.directory / "output.log", "ab") as output:
+            self.process = subprocess.Popen([*pin, *self.command_line()], cwd=self.directory, stdout=output, stderr=output)
+        while True:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.name} ended: {(self.directory / 'output.log').read_text(errors='replace')[-2000:]}")
+            try:
+                if self.ask(b"PING\r\n").startswith(b"+PONG"):
+                    return time.monotonic() - begun
+            except OSError:
+                pass
+            if time.monotonic() - begun > READY_TIMEOUT_S:
+                raise RuntimeError(f"{self.name} did not answer PING for {READY_TIMEOUT_S} s")
+            time.sleep(0.002)
+
+    def ask(self, request: bytes) -> bytes:
+        """One inline request, the first bytes of its answer."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=READY_TIMEOUT_S) as connection:
+            connection.sendall(request)
+            return connection.recv(1 << 16)
+
+    def cpu_seconds(self) -> float:
+        """User and system time of the whole process so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+    def resident_bytes(self) -> int:
+        """Resident memory of the process."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE_BYTES
+
+    def kill(self):
+        """Ends it at once."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def terminate(self):
+        """Ends it cleanly."""
+        self.process.terminate()
+        self.process.wait(READY_TIMEOUT_S)
+
+    def remove(self):
+        """Ends it and deletes its directory."""
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Bowline(Server):
+    """kv_server; its default: every write acknowledged after fdatasync."""
+
+    name = "bowline"
+
+    def __init__(self, base: Path, cpus: str | None = "0", threads: int = 1, durability: str = "always"):
+        super().__init__(base, cpus, "--threads", str(threads), "--durability", durability)
+
+    def command_line(self) -> list[str]:
+        binary = os.environ.get("KV_SERVER", str(ROOT / "target/release/kv_server"))
+        return [str(Path(binary).resolve()), "--port", str(self.port), "--bind", "127.0.0.1", "--dir",
+                str(self.directory / "data"), *self.arguments]
+
+
+class Redis(Server):
+    """Debian's redis-server; `appendfsync` None means no persistence at all."""
+
+    name = "redis"
+
+    def __init__(self, base: Path, cpus: str | None = "0", appendfsync: str | None = None):
+        persistence = ["--appendonly", "no"] if appendfsync is None else [
+            "--appendonly", "yes", "--appendfsync", appendfsync, "--auto-aof-rewrite-percentage", "0"]
+        super().__init__(base, cpus, *persistence)
+
+    def command_line(self) -> list[str]:
+        return ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir",
+                str(self.directory), *self.arguments]
+
+
+def version_of_redis() -> str:
+    """The version that the comparison is made against."""
+    said = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True).stdout
+    return next(word.removeprefix("v=") for word in said.split() if word.startswith("v="))

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Fuzzes every target of fuzz/ for FUZZ_SECONDS each. Without cargo-fuzz the same bodies run over seeded random and
+# mutated inputs, ROUNDS of them (tests that every crate with a target has).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+seconds=${FUZZ_SECONDS:-60}
+if cargo fuzz --version >/dev/null 2>&1; then
+    # The sanitizers are unstable flags of a stable compiler.
+    export RUSTC_BOOTSTRAP=1
+    cd fuzz
+    for target in fuzz_targets/*.rs; do
+        name=$(basename "$target" .rs)
+        echo "== $name, $seconds s"
+        dictionary=()
+        [ -f "${name%%_*}.dict" ] && dictionary=("-dict=${name%%_*}.dict")
+        cargo fuzz run "$name" -- -max_total_time="$seconds" -rss_limit_mb=2048 "${dictionary[@]}"
+    done
+else
+    rounds=${ROUNDS:-$((seconds * 20000))}
+    echo "cargo-fuzz is not installed (cargo install cargo-fuzz --locked): seeded inputs, $rounds rounds for each body"
+    ROUNDS=$rounds cargo test --release --workspace fuzz -- --nocapture
+    ROUNDS=$rounds cargo test --release -p bowline-resp --test fuzz_bodies
+fi
