@@ -137,7 +137,7 @@ fn absolute(base: &Path, path: &str) -> PathBuf {
 mod tests {
     use super::*;
     use crate::settings::rows::Settings;
-    use crate::settings::values::LocalAccess;
+    use crate::settings::words::LocalAccess;
 
     fn read_arguments(arguments: &[&str], input: &str) -> Result<Invocation, SettingsError> {
         read(Surroundings {

@@ -16,6 +16,7 @@ pub mod document;
 mod error;
 mod glob;
 mod limits;
+mod lists;
 mod remembered;
 mod rewrite;
 mod rows;
@@ -24,20 +25,20 @@ mod store;
 mod syntax;
 mod table;
 mod values;
+mod words;
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 pub use error::{Place, SettingsError, WrongValue};
+pub use lists::{BindAddresses, Listen, OutputLimit, OutputLimits};
 pub use rows::Settings;
 pub use sources::{FirstFile, Sources, Variable};
 pub use store::{Reloaded, SettingsStore};
 pub use syntax::{Directive, SyntaxError, parse_text, render_line};
 pub use table::{Alias, Changes, Named, Setting, all, find, names};
-pub use values::{
-    BindAddresses, Durability, Kind, Listen, LocalAccess, LogFormat, LogLevel, MaxmemoryPolicy, OutputLimit,
-    OutputLimits, Permissions, Problem, Supervised, Value,
-};
+pub use values::{Kind, Permissions, Problem, Value};
+pub use words::{Durability, LocalAccess, LogFormat, LogLevel, MaxmemoryPolicy, Supervised};
 
 impl Settings {
     /// The directory of the data, absolute once the settings were loaded.

@@ -6,11 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::lists::{BindAddresses, OutputLimits};
 use super::table::{Alias, Binding, Changes, Setting};
-use super::values::{
-    BindAddresses, Durability, Kind, LocalAccess, LogFormat, LogLevel, MaxmemoryPolicy, OutputLimits, Permissions,
-    Supervised, Value,
-};
+use super::values::{Kind, Permissions, Value};
+use super::words::{Durability, LocalAccess, LogFormat, LogLevel, MaxmemoryPolicy, Supervised};
 
 const KB: i64 = 1 << 10;
 const MB: i64 = 1 << 20;

@@ -232,7 +232,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::settings::values::{Durability, LogLevel};
+    use crate::settings::words::{Durability, LogLevel};
 
     fn flag(name: &str, values: &[&str]) -> Directive {
         Directive { line: 0, name: name.to_owned(), values: values.iter().map(|value| (*value).to_owned()).collect() }
