@@ -48,6 +48,9 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let wrong = |what| AddressError { text: text.to_owned(), what };
+        if text.is_empty() {
+            return Err(wrong("it is empty"));
+        }
         if let Some(path) = text.strip_prefix("unix:") {
             return if path.is_empty() { Err(wrong("the path is empty")) } else { Ok(Address::Unix(path.into())) };
         }
@@ -221,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_wrong_address_says_what_is_wrong_with_it() {
-        for text in ["host:0", "host:70000", "host:port", "[::1", "[::1]7000", "unix:"] {
+        for text in ["", "host:0", "host:70000", "host:port", "[::1", "[::1]7000", "unix:"] {
             let message = text.parse::<Address>().expect_err(text).to_string();
             assert!(message.contains(text) && message.contains("host:port"), "{message}");
         }

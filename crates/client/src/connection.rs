@@ -81,7 +81,8 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Connects once and greets: HELLO with AUTH, or AUTH alone where HELLO is unknown, then SELECT.
+    /// Connects once and greets: HELLO with AUTH, or AUTH alone where HELLO is unknown, then SELECT and
+    /// [`Options::setup`].
     ///
     /// # Errors
     /// [`Error::Connection`] when the server is not reached, [`Error::Server`] when it refuses the password or the
@@ -111,6 +112,9 @@ impl Connection {
         connection.greet(options)?;
         if options.database != 0 {
             connection.tell(&[b"SELECT".to_vec(), options.database.to_string().into_bytes()])?;
+        }
+        for args in &options.setup {
+            connection.tell(args)?;
         }
         for args in session.settings() {
             connection.tell(args)?;

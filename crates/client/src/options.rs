@@ -26,6 +26,9 @@ pub struct Options {
     pub password: Option<String>,
     /// Database number for SELECT; 0 sends no SELECT.
     pub database: u32,
+    /// Commands that every new connection sends first, for instance `BL.DURABILITY everysec`. They must not change data,
+    /// because they are sent again whenever the client connects again. Default none.
+    pub setup: Vec<Vec<String>>,
     /// The protocol to ask for; a server that has only RESP2 is spoken to in RESP2. Default RESP3.
     pub protocol: Protocol,
     /// How long one connection attempt may take; default 5 s.
@@ -46,6 +49,7 @@ impl Default for Options {
             user: None,
             password: None,
             database: 0,
+            setup: Vec::new(),
             protocol: Protocol::Resp3,
             connect_timeout: Duration::from_secs(5),
             read_timeout: Some(Duration::from_secs(30)),

@@ -1,3 +1,77 @@
-//! Under construction.
+//! `kv_client`: one command, a conversation, a file of commands, or a load generator.
+//!
+//! ```text
+//!   words given        -> verbs (put get delete exists size ping flush stats test), or passed on as a command
+//!   "bench"            -> bench
+//!   no words, terminal -> interactive
+//!   no words, pipe     -> script
+//! ```
+//!
+//! Exit codes: 0 done, 1 not found, 2 wrong usage, 3 no (clear) answer from the server, 4 the server said no.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod bench;
+mod failure;
+mod interactive;
+mod json;
+mod print;
+mod script;
+mod self_test;
+mod verbs;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use bowline_client::Client;
+use clap::Parser;
+
+use arguments::{Arguments, BenchArguments};
+use failure::{Exit, Failure};
+use print::Format;
+
+fn main() -> ExitCode {
+    let given: Vec<OsString> = std::env::args_os().collect();
+    match run(&given) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.show();
+            failure.exit().into()
+        }
+    }
+}
+
+fn run(given: &[OsString]) -> Result<Exit, Failure> {
+    let arguments = Arguments::parse_from(given);
+    if arguments.words.first().is_some_and(|word| word == "bench") {
+        return bench::run(&bench_arguments(given, arguments.words.len()));
+    }
+    let format = Format::choose(arguments.raw, arguments.no_raw, arguments.json, io::stdout().is_terminal());
+    let mut client = Client::new(arguments.connection.options()?);
+    if arguments.connection.is_verbose() {
+        client.observe(arguments::tell);
+    }
+    let mut out = io::stdout().lock();
+    let done = if !arguments.words.is_empty() {
+        verbs::run(&mut client, &arguments, format, &mut out)
+    } else if arguments.value_from_stdin {
+        Err(Failure::Usage(
+            "-x needs a command that the value belongs to, for instance: kv_client -x put KEY".to_owned(),
+        ))
+    } else if io::stdin().is_terminal() {
+        interactive::run(client, format, &mut out)
+    } else {
+        script::run(&mut client, format, &mut out)
+    };
+    out.flush().map_err(Failure::Output).and(done)
+}
+
+/// Options of the connection may stand before and after the word `bench`.
+fn bench_arguments(given: &[OsString], words: usize) -> BenchArguments {
+    let before = given.iter().take(given.len() - words).skip(1);
+    let after = given.iter().skip(given.len() - words + 1);
+    let name = OsString::from("kv_client bench");
+    BenchArguments::parse_from(std::iter::once(&name).chain(before).chain(after))
+}
