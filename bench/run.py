@@ -10,7 +10,6 @@ server CPU per operation, not raw rates.
 """
 
 import argparse
-import json
 import os
 import platform
 import statistics
