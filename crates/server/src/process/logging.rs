@@ -1,17 +1,15 @@
 //! The server's messages: `tracing` events as lines of text or JSON, to the standard error or a file.
 //!
 //! One event is one line, whatever it repeats of what clients sent: control bytes are escaped, so that nobody can forge a
-//! line or talk to a terminal. The level follows the setting while the server runs. Nothing is told per command, so an
-//! event is written by the thread it comes from. Not here: the write-ahead log, which is no log of messages.
+//! line or talk to a terminal. The level follows the setting while the server runs. Nothing is told per command. Not here:
+//! how lines reach their file ([`super::messages`]), and the write-ahead log, which is no log of messages.
 
 use std::borrow::Cow;
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -19,14 +17,15 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use super::ProcessError;
+use super::messages::{Messages, Target};
 use crate::settings::{LogFormat, LogLevel, Settings};
 
-/// Messages are for the operator and their group.
-const FILE_MODE: u32 = 0o640;
+/// How long the process waits at its end for its last messages to be written.
+const FLUSH_AT_MOST: Duration = Duration::from_secs(2);
 
 /// Where messages go, and how many there are.
 pub(super) struct Logging {
-    output: Arc<Mutex<Target>>,
+    messages: Arc<Messages>,
     level: reload::Handle<LevelFilter, Registry>,
 }
 
@@ -34,23 +33,25 @@ impl Logging {
     /// Opens the target and takes all events of this process from now on, panics included.
     pub(super) fn start(settings: &Settings) -> Result<Logging, ProcessError> {
         let target = match settings.message_file() {
-            Some(path) => Target::file(path)?,
+            Some(path) => Target::file(&path).map_err(|source| ProcessError::MessageFile { path, source })?,
             None => Target::StandardError,
         };
-        let output = Arc::new(Mutex::new(target));
+        let messages = Messages::start(target).map_err(|source| ProcessError::Threads { source })?;
         let (filter, level) = reload::Layer::new(level_filter(settings.loglevel));
-        let lines = fmt::layer().with_ansi(false).with_writer(Lines { output: Arc::clone(&output) });
+        let lines = fmt::layer().with_ansi(false).with_writer(Lines { messages: Arc::clone(&messages) });
         let lines = match settings.log_format {
             LogFormat::Text => lines.with_target(false).boxed(),
             LogFormat::Json => lines.json().flatten_event(true).boxed(),
         };
         tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|_| ProcessError::MessagesTaken)?;
         // A panic is a mistake of ours; in the background nobody would see it on the standard error.
-        std::panic::set_hook(Box::new(|panic| {
+        let last_words = Arc::clone(&messages);
+        std::panic::set_hook(Box::new(move |panic| {
             let backtrace = std::backtrace::Backtrace::capture();
             tracing::error!("a mistake in kv_server, please report it: {panic}; backtrace: {backtrace}");
+            last_words.flush(FLUSH_AT_MOST);
         }));
-        Ok(Logging { output, level })
+        Ok(Logging { messages, level })
     }
 
     /// Tells as much as `level` says from now on.
@@ -65,19 +66,18 @@ impl Logging {
 
     /// Opens the file anew, so that one that was moved away is written no more. Returns the path where there is a file.
     pub(super) fn reopen(&self) -> Result<Option<PathBuf>, ProcessError> {
-        let path = match &*self.output.lock() {
-            Target::StandardError => return Ok(None),
-            Target::File { path, .. } => path.clone(),
-        };
-        let target = Target::file(path.clone())?;
-        *self.output.lock() = target;
-        Ok(Some(path))
+        self.messages.reopen().map_err(|(path, source)| ProcessError::MessageFile { path, source })
+    }
+
+    /// Waits for a moment until what was said is written.
+    pub(super) fn flush(&self) {
+        self.messages.flush(FLUSH_AT_MOST);
     }
 
     /// Whether errors come out on the standard error.
     pub(super) fn tells_errors_on_standard_error(&self) -> bool {
         let told = self.level.with_current(|level| *level >= LevelFilter::ERROR).unwrap_or(false);
-        told && matches!(&*self.output.lock(), Target::StandardError)
+        told && self.messages.go_to_standard_error()
     }
 }
 
@@ -92,28 +92,10 @@ fn level_filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-enum Target {
-    StandardError,
-    File { path: PathBuf, file: File },
-}
-
-impl Target {
-    fn file(path: PathBuf) -> Result<Target, ProcessError> {
-        match open(&path) {
-            Ok(file) => Ok(Target::File { path, file }),
-            Err(source) => Err(ProcessError::MessageFile { path, source }),
-        }
-    }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)
-}
-
-/// Writes each event as one line.
+/// Takes each event as one line.
 #[derive(Clone)]
 struct Lines {
-    output: Arc<Mutex<Target>>,
+    messages: Arc<Messages>,
 }
 
 impl<'a> MakeWriter<'a> for Lines {
@@ -127,12 +109,7 @@ impl<'a> MakeWriter<'a> for Lines {
 impl Write for Lines {
     /// Gets one whole event: the formatting layer writes each with one call.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let line = one_line(event);
-        // Written at once, so that a file opened for appending never mixes lines of two writers.
-        match &mut *self.output.lock() {
-            Target::StandardError => io::stderr().write_all(&line)?,
-            Target::File { file, .. } => file.write_all(&line)?,
-        }
+        self.messages.push(&one_line(event));
         Ok(event.len())
     }
 
@@ -184,22 +161,5 @@ mod tests {
     #[test]
     fn an_ordinary_event_is_not_copied() {
         assert!(matches!(one_line("ready ä\n".as_bytes()), Cow::Borrowed(_)));
-    }
-
-    #[test]
-    fn a_file_that_was_moved_away_is_opened_anew() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let (path, moved) = (directory.path().join("kv.log"), directory.path().join("kv.log.1"));
-        let output = Arc::new(Mutex::new(Target::file(path.clone()).expect("opened")));
-        let (_filter, level) = reload::Layer::new(LevelFilter::INFO);
-        let logging = Logging { output: Arc::clone(&output), level };
-        let mut lines = Lines { output };
-        lines.write_all(b"first\n").expect("written");
-        std::fs::rename(&path, &moved).expect("moved");
-        lines.write_all(b"second\n").expect("written");
-        assert_eq!(logging.reopen().expect("opened"), Some(path.clone()));
-        lines.write_all(b"third\n").expect("written");
-        assert_eq!(std::fs::read_to_string(&moved).expect("read"), "first\nsecond\n");
-        assert_eq!(std::fs::read_to_string(&path).expect("read"), "third\n");
     }
 }

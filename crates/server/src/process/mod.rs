@@ -13,6 +13,7 @@
 pub mod daemon;
 pub mod launch;
 mod logging;
+mod messages;
 mod notify;
 mod open_files;
 mod pid_file;
@@ -93,6 +94,12 @@ pub enum ProcessError {
     PidFile {
         /// The file.
         path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {source}; raise the limit of processes (ulimit -u, TasksMax)")]
+    Threads {
         /// What the system said.
         source: io::Error,
     },
@@ -268,6 +275,9 @@ impl Process {
             _ => {}
         }
         drop(self.inner.pid_file.lock().take());
+        if let Some(logging) = &self.inner.logging {
+            logging.flush();
+        }
         exit.code()
     }
 
