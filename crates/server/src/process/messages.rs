@@ -203,6 +203,22 @@ mod tests {
     }
 
     #[test]
+    fn what_the_thread_has_taken_but_not_written_is_waited_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("kv.log");
+        let messages = Messages::start(Target::file(&path).expect("opened")).expect("started");
+        let stalled = messages.target.lock();
+        messages.push(b"taken\n");
+        while !messages.waiting.lock().lines.is_empty() {
+            thread::yield_now();
+        }
+        assert!(!messages.flush(Duration::ZERO));
+        drop(stalled);
+        assert!(messages.flush(Duration::from_secs(60)));
+        assert_eq!(fs::read_to_string(&path).expect("read"), "taken\n");
+    }
+
+    #[test]
     fn a_file_that_cannot_be_opened_anew_is_named_and_the_old_one_stays() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("inside").join("kv.log");

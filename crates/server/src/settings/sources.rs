@@ -364,6 +364,20 @@ mod tests {
     }
 
     #[test]
+    fn files_that_include_each_other_twice_end_with_an_error() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |level: usize| directory.path().join(format!("{level}.conf"));
+        for level in 0..7 {
+            fs::write(path(level), format!("include {next}.conf {next}.conf\n", next = level + 1)).expect("written");
+        }
+        // 128 times 10,000 lines.
+        fs::write(path(7), "#\n".repeat(10_000)).expect("written");
+        let sources = Sources { file: Some(FirstFile::Path(path(0))), ..Sources::default() };
+        let message = sources.load().expect_err("too many lines").to_string();
+        assert!(message.contains("found too many levels or lines"), "{message}");
+    }
+
+    #[test]
     fn a_missing_file_is_named() {
         let sources = Sources { file: Some(FirstFile::Path("/nowhere/kv.conf".into())), ..Sources::default() };
         let message = sources.load().expect_err("missing").to_string();

@@ -305,6 +305,15 @@ mod tests {
         assert!(parse_text(text.as_bytes()).is_err());
     }
 
+    #[test]
+    fn a_value_that_would_be_taken_for_something_else_is_quoted() {
+        for value in ["#x", "=x", "", " ", "a b", "\"", "'", "\\", "\u{1b}", "a\nb"] {
+            let line = render_line("name", &["1".to_owned(), value.to_owned()]);
+            assert_eq!(words(&line), ["1", value], "{line}");
+            assert_eq!(words(&render_line("name", &[value.to_owned()])), [value]);
+        }
+    }
+
     proptest! {
         #[test]
         fn a_line_that_was_written_is_read_back(
