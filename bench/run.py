@@ -21,8 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import report
-from load import KEYS, Measured, fill, kv_client_bench, redis_benchmark
-from servers import ROOT, Bowline, Redis, version_of_redis
+from load import GENERATORS, KEYS, Load, fill
+from servers import ROOT, Bowline, Redis, Server, version_of_redis
 
 RUNS = 3
 SECONDS = 3.0
@@ -37,15 +37,17 @@ def row(name: str, ours: float, theirs: float, unit: str, target: float | None, 
     }
 
 
-def median(runs: list[Measured], field: str) -> float:
-    """The median of one field over the runs."""
-    return statistics.median(getattr(run, field) for run in runs)
+def shown(made: dict) -> dict:
+    """Prints a row and returns it."""
+    print(report.line(made), flush=True)
+    return made
 
 
 class Bench:
     """One run of the chosen parts; every server it starts is gone at its end."""
 
-    def __init__(self, base: Path, quick: bool):
+    def __init__(self, base: Path, quick: bool, generator: str):
+        self.generate = GENERATORS[generator]
         self.base = base
         self.seconds = 0.5 if quick else SECONDS
         self.runs = 1 if quick else RUNS
@@ -64,74 +66,60 @@ class Bench:
             for server in servers:
                 server.remove()
 
-    def versus(self, ours, theirs, command: str, connections: int, pipeline: int) -> tuple[list[Measured], list[Measured]]:
-        """The same load on both in turn; the number of requests is chosen from a short first run of each."""
-        requests = {}
-        for server in (ours, theirs):
-            probe = redis_benchmark(server, command, connections, pipeline, 20_000 * min(pipeline, 16), self.keys)
-            requests[server] = max(10_000, int(probe.ops_per_s * self.seconds))
-        results = ([], [])
+    def in_turn(self, load: Load, *servers: Server) -> list[dict]:
+        """The same load on each server in turn, several times; the medians for each server."""
+        runs = [[] for _ in servers]
+        for server in servers:
+            self.generate(server, load, self.seconds / 4)
         for _ in range(self.runs):
-            for server, into in zip((ours, theirs), results):
-                into.append(redis_benchmark(server, command, connections, pipeline, requests[server], self.keys))
-        return results
+            for server, into in zip(servers, runs):
+                into.append(self.generate(server, load, self.seconds))
+        return [{field: statistics.median(getattr(run, field) for run in of_server)
+                 for field in ("ops_per_s", "server_us_per_op", "read_p99_us")} for of_server in runs]
 
-    def compared(self, name, ours, theirs, command, connections, pipeline, target, **more) -> dict:
-        """A throughput row of one command."""
-        mine, other = self.versus(ours, theirs, command, connections, pipeline)
-        made = row(name, median(mine, "ops_per_s"), median(other, "ops_per_s"), "ops/s", target,
-                   our_cpu_us=median(mine, "server_us_per_op"), their_cpu_us=median(other, "server_us_per_op"), **more)
-        print(report.line(made), flush=True)
-        return made
+    def compared(self, name: str, ours: Server, theirs: Server, load: Load, target: float | None, **more) -> dict:
+        """A throughput row."""
+        mine, other = self.in_turn(load, ours, theirs)
+        return shown(row(name, mine["ops_per_s"], other["ops_per_s"], "ops/s", target,
+                         our_cpu_us=mine["server_us_per_op"], their_cpu_us=other["server_us_per_op"], **more))
 
     def get_set(self) -> list[dict]:
         """GET and SET without pipelining; our SET answers after fdatasync, Redis persists nothing."""
         with self.running(Bowline(self.base), Redis(self.base)) as (ours, theirs):
-            return [self.compared("GET, 50 connections", ours, theirs, "GET", 50, 1, 1.0),
-                    self.compared("SET (committed), 50 connections", ours, theirs, "SET", 50, 1, 0.85)]
+            return [self.compared("GET, 50 connections", ours, theirs, Load("get:100", keys=self.keys), 1.0),
+                    self.compared("SET (committed), 50 connections", ours, theirs, Load("set:100", keys=self.keys), 0.85)]
 
     def pipelined(self) -> list[dict]:
         """GET and SET with pipelines of 16 and 64."""
         with self.running(Bowline(self.base), Redis(self.base)) as (ours, theirs):
-            return [self.compared(f"{command}{note}, pipeline {pipeline}", ours, theirs, command, 50, pipeline, target)
-                    for command, note, pipeline, target in (
-                        ("GET", "", 16, 2.0), ("GET", "", 64, 2.5),
-                        ("SET", " (committed)", 16, 1.5), ("SET", " (committed)", 64, 1.5))]
+            return [self.compared(f"{name}, pipeline {pipeline}", ours, theirs,
+                                  Load(mix, pipeline=pipeline, keys=self.keys), target)
+                    for name, mix, pipeline, target in (
+                        ("GET", "get:100", 16, 2.0), ("GET", "get:100", 64, 2.5),
+                        ("SET (committed)", "set:100", 16, 1.5), ("SET (committed)", "set:100", 64, 1.5))]
 
     def durable(self) -> list[dict]:
         """SET where Redis syncs before it answers as well."""
         with self.running(Bowline(self.base), Redis(self.base, appendfsync="always")) as (ours, theirs):
-            return [self.compared(f"durable SET, {connections} connection{'s' * (connections > 1)}", ours, theirs, "SET",
-                                  connections, 1, target, against="Redis, appendfsync always")
+            return [self.compared(f"durable SET, {connections} connection{'s' * (connections > 1)}", ours, theirs,
+                                  Load("set:100", connections, keys=self.keys), target, against="Redis, appendfsync always")
                     for connections, target in ((1, 1.4), (50, 1.7), (500, 1.2))]
 
     def mix(self) -> list[dict]:
         """90 % GET, 10 % SET, zipf: what committed writes cost the reads beside them."""
-        kinds = {"always": Bowline(self.base), "none": Bowline(self.base, durability="none"),
-                 "redis": Redis(self.base, appendfsync="always")}
-        found = {kind: {"p99": [], "rate": [], "cpu": []} for kind in kinds}
-        with self.running(*kinds.values()):
-            for _ in range(self.runs):
-                for kind, server in kinds.items():
-                    total, whole = kv_client_bench(server, "get:90,set:10", 50, 1, self.seconds, self.keys,
-                                                       distribution="zipf")
-                    reads = next(c for c in whole["commands"] if c["command"].lower() == "get")
-                    found[kind]["p99"].append(reads["p99_us"])
-                    found[kind]["rate"].append(total.ops_per_s)
-                    found[kind]["cpu"].append(total.server_us_per_op)
-        middle = {kind: {field: statistics.median(values) for field, values in fields.items()} for kind, fields in found.items()}
-        always, none, redis = middle["always"], middle["none"], middle["redis"]
-        rows = [
-            row("90/10 zipf, read p99, committed", always["p99"], none["p99"], "us", 1.15, against="Bowline, durability none",
-                lower_is_better=True, our_cpu_us=always["cpu"], their_cpu_us=none["cpu"]),
-            row("90/10 zipf, committed", always["rate"], redis["rate"], "ops/s", None, against="Redis, appendfsync always",
-                our_cpu_us=always["cpu"], their_cpu_us=redis["cpu"]),
-            row("90/10 zipf, read p99", always["p99"], redis["p99"], "us", None, against="Redis, appendfsync always",
-                lower_is_better=True),
+        load = Load("get:90,set:10", keys=self.keys, distribution="zipf")
+        servers = Bowline(self.base), Bowline(self.base, durability="none"), Redis(self.base, appendfsync="always")
+        with self.running(*servers):
+            always, none, redis = self.in_turn(load, *servers)
+        return [
+            shown(row("90/10 zipf, read p99, committed", always["read_p99_us"], none["read_p99_us"], "us", 1.15,
+                      against="Bowline, durability none", lower_is_better=True)),
+            shown(row("90/10 zipf, read p99", always["read_p99_us"], redis["read_p99_us"], "us", None,
+                      against="Redis, appendfsync always", lower_is_better=True)),
+            shown(row("90/10 zipf, committed", always["ops_per_s"], redis["ops_per_s"], "ops/s", None,
+                      against="Redis, appendfsync always", our_cpu_us=always["server_us_per_op"],
+                      their_cpu_us=redis["server_us_per_op"])),
         ]
-        for made in rows:
-            print(report.line(made), flush=True)
-        return rows
 
     def memory(self) -> list[dict]:
         """Resident bytes for each key, the empty server subtracted."""
@@ -146,9 +134,8 @@ class Bench:
                     found[server.name] = (server.resident_bytes() - empty) / keys
                 finally:
                     server.remove()
-            rows.append(row(f"memory per key, {keys / 1e6:g} M keys", found["bowline"], found["redis"], "bytes", 0.55,
-                            lower_is_better=True))
-            print(report.line(rows[-1]), flush=True)
+            rows.append(shown(row(f"memory per key, {keys / 1e6:g} M keys", found["bowline"], found["redis"], "bytes", 0.55,
+                                  against="Redis", lower_is_better=True)))
         return rows
 
     def restart(self) -> list[dict]:
@@ -168,24 +155,16 @@ class Bench:
                 found[server.name] = keys / statistics.median(times)
             finally:
                 server.remove()
-        made = row(f"restart from a log of {keys / 1e6:g} M SETs", found["bowline"], found["redis"], "keys/s", 3.0,
-                   against="Redis, loading its AOF")
-        print(report.line(made), flush=True)
-        return [made]
+        return [shown(row(f"restart from a log of {keys / 1e6:g} M SETs", found["bowline"], found["redis"], "keys/s", 3.0,
+                          against="Redis, loading its AOF"))]
 
     def loops(self) -> list[dict]:
         """Two event loops against one, both free to use both cores (the load shares them)."""
-        found = {}
-        for threads in (1, 2):
-            server = Bowline(self.base, cpus="0,1", threads=threads)
-            with self.running(server):
-                runs = [kv_client_bench(server, "get:100", 50, 64, self.seconds, self.keys, cpu="0,1")[0] for _ in range(self.runs)]
-                found[threads] = runs
-        made = row("two event loops, GET, pipeline 64", median(found[2], "ops_per_s"), median(found[1], "ops_per_s"), "ops/s",
-                   1.0, against="Bowline, one event loop", our_cpu_us=median(found[2], "server_us_per_op"),
-                   their_cpu_us=median(found[1], "server_us_per_op"))
-        print(report.line(made), flush=True)
-        return [made]
+        load = Load("get:100", pipeline=16, keys=self.keys, cpu="0,1")
+        two, one = Bowline(self.base, cpus="0,1", threads=2), Bowline(self.base, cpus="0,1", threads=1)
+        with self.running(two, one):
+            return [self.compared("two event loops, GET, pipeline 16", two, one, load, 1.0,
+                                  against="Bowline, one event loop")]
 
 
 PARTS = ["get_set", "pipelined", "durable", "mix", "memory", "restart", "loops"]
@@ -204,6 +183,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts, with commas between: {','.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help="a short trial of the driver itself; writes no results")
+    parser.add_argument("--generator", choices=GENERATORS, default="kv_client")
     parser.add_argument("--dir", default=str(ROOT / "target"), help="where data directories go (a real disk, no tmpfs)")
     options = parser.parse_args()
     chosen = options.only.split(",")
@@ -213,7 +193,7 @@ def main() -> int:
         parser.error("this needs two cores, one for the server and one for the load")
     Path(options.dir).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.dir) as base:
-        bench = Bench(Path(base), options.quick)
+        bench = Bench(Path(base), options.quick, options.generator)
         results = report.load()
         for part in chosen:
             print(f"== {part}: {getattr(Bench, part).__doc__.splitlines()[0]}", flush=True)

@@ -16,7 +16,7 @@ missing() { # prints the packages whose tools are not here
 
 wanted=$(missing)
 if [ -n "$wanted" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-    echo "installing from Debian:" $wanted
+    echo "installing from Debian: ${wanted//$'\n'/ }"
     # A package that starts a redis-server of its own on port 6379 would be in the way: forbid service starts.
     policy=/usr/sbin/policy-rc.d
     [ -e "$policy" ] || { printf '#!/bin/sh\nexit 101\n' >"$policy"; chmod 755 "$policy"; trap 'rm -f "$policy"' EXIT; }
