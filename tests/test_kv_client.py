@@ -35,9 +35,7 @@ def test_what_is_missing_prints_nothing_and_exits_with_one(run):
 
 
 def test_wrong_usage_exits_with_two(run):
-    for words in ((), ("put", "k"), ("get",), ("--no-such-flag", "ping"), ("--server=", "ping")):
-        if words == ():
-            continue  # no word at all starts the interactive mode
+    for words in (("put", "k"), ("get",), ("--no-such-flag", "ping"), ("--server=", "ping"), ("bench", "--mix", "nonsense")):
         done = run(*words)
         assert done.returncode == USAGE, (words, done)
         assert done.stderr
