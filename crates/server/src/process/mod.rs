@@ -320,7 +320,11 @@ pub fn say(message: &str) {
 }
 
 fn warn_of_settings(settings: &Settings) {
-    let ignored: Vec<&str> = settings.without_effect().collect();
+    let mut ignored: Vec<&str> = settings.without_effect().collect();
+    // Who sets a limit believes in it.
+    if settings.maxmemory != 0 {
+        ignored.push("maxmemory");
+    }
     if !ignored.is_empty() {
         warn!("these settings have no effect in this release: {}", ignored.join(", "));
     }
