@@ -1,5 +1,7 @@
 //! A RESP server in the test's own process that breaks connections exactly when it is told to.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,7 +13,6 @@ use bowline_client::{Address, Options, Retry};
 use bowline_resp::{Decoded, RequestDecoder, RequestLimits};
 
 /// What the server does with one request.
-#[allow(dead_code, reason = "each test file uses a part of it")]
 #[derive(Debug, Clone)]
 pub(crate) enum Action {
     /// Sends these bytes.
@@ -36,6 +37,8 @@ pub(crate) struct Request {
     pub(crate) connection: usize,
     /// The arguments joined by spaces.
     pub(crate) text: String,
+    /// The arguments.
+    pub(crate) args: Vec<Vec<u8>>,
 }
 
 type Handler = dyn FnMut(&Request) -> Action + Send;
@@ -68,10 +71,16 @@ impl FakeServer {
             for (place, stream) in listener.incoming().enumerate() {
                 let (handler, log, closing) = (Arc::clone(&handler), Arc::clone(&log), closing.clone());
                 let stream = stream.expect("a connection");
+                stream.set_nodelay(true).expect("no delay");
                 thread::spawn(move || serve(stream, place + 1, &handler, &log, &closing));
             }
         });
         FakeServer { port, requests, closed }
+    }
+
+    /// The port it listens on, at 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Options for a client of this server: no waiting between retries.
@@ -91,7 +100,6 @@ impl FakeServer {
     }
 
     /// Waits until the server has closed a connection, and so the client's socket knows it.
-    #[allow(dead_code, reason = "each test file uses a part of it")]
     pub(crate) fn wait_until_closed(&self) {
         self.closed.recv_timeout(Duration::from_secs(60)).expect("the server closes a connection");
     }
@@ -115,7 +123,11 @@ fn serve(
         buffer.extend_from_slice(&chunk[..length]);
         while let Decoded::Request { end } = decoder.decode(&buffer, 0, &limits, &mut ranges).expect("a request") {
             let args: Vec<&[u8]> = bowline_resp::Args::new(&buffer, &ranges).iter().collect();
-            let request = Request { connection, text: String::from_utf8_lossy(&args.join(&b' ')).into_owned() };
+            let request = Request {
+                connection,
+                text: String::from_utf8_lossy(&args.join(&b' ')).into_owned(),
+                args: args.into_iter().map(<[u8]>::to_vec).collect(),
+            };
             buffer.drain(..end);
             decoder = RequestDecoder::new();
             ranges.clear();

@@ -48,6 +48,9 @@ fn run(given: &[OsString]) -> Result<Exit, Failure> {
     if arguments.words.first().is_some_and(|word| word == "bench") {
         return bench::run(&bench_arguments(given, arguments.words.len()));
     }
+    if let Some(word) = arguments.words.first().filter(|word| word.as_encoded_bytes().starts_with(b"-")) {
+        return Err(Failure::Usage(format!("there is no option {}", print::printable(&word.to_string_lossy()))));
+    }
     let format = Format::choose(arguments.raw, arguments.no_raw, arguments.json, io::stdout().is_terminal());
     let mut client = Client::new(arguments.connection.options()?);
     if arguments.connection.is_verbose() {

@@ -155,6 +155,7 @@ impl Bench<'_> {
     fn measure(&self, server: String, title: Option<String>) -> Result<Report, Failure> {
         let verbs = self.load.mix.verbs();
         let mut seconds = Vec::new();
+        let warm_up = Duration::from_secs_f64(self.load.warm_up);
         let mut answered = 0;
         let begun = Instant::now();
         let (measured, ended) = self.run_threads(
@@ -167,12 +168,14 @@ impl Bench<'_> {
                     Some(_) => self.progress.set_position(answered),
                     None => self.progress.set_position(begun.elapsed().as_millis() as u64),
                 }
-                seconds.push(second);
+                // What lies within the warm-up is shown, but is no part of the result.
+                if begun.elapsed().saturating_sub(over) >= warm_up {
+                    seconds.push(second);
+                }
             },
             false,
         )?;
         self.progress.finish_and_clear();
-        let warm_up = Duration::from_secs_f64(self.load.warm_up);
         let last = ended.iter().map(|ended| ended.last_ns).max().unwrap_or(0);
         Ok(Report {
             server,

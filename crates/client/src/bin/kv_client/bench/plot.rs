@@ -15,7 +15,9 @@ const RIGHT: f64 = 936.0;
 const TOP: f64 = 112.0;
 const BOTTOM: f64 = 452.0;
 /// Colours that people with any colour vision tell apart (Okabe and Ito).
-const COLOURS: &[&str] = &["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#000000"];
+const COLOURS: &[&str] = &["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0c800", "#777777"];
+/// Height of a line of the legend.
+const LEGEND_LINE: f64 = 20.0;
 /// Points per line.
 const STEPS: u32 = 400;
 /// Percentiles that are marked on each line and told in the legend.
@@ -25,7 +27,7 @@ const MARKED: &[f64] = &[50.0, 99.0, 99.9];
 pub(super) fn svg(report: &Report) -> String {
     let rows: Vec<Row<'_>> = report.rows().into_iter().filter(|row| !row.latencies.is_empty()).collect();
     let axes = Axes::around(&rows);
-    let height = BOTTOM + 80.0 + 18.0 * rows.len().div_ceil(2) as f64;
+    let height = BOTTOM + 96.0 + LEGEND_LINE * rows.len() as f64;
     let mut svg = String::new();
     let _ = writeln!(
         svg,
@@ -35,12 +37,12 @@ pub(super) fn svg(report: &Report) -> String {
 <text x="{LEFT}" y="36" font-size="20" font-weight="600">{title}</text>"##,
         title = escaped(&format!("Latency by percentile: {}", report.heading())),
     );
-    for (line, text) in wrapped(&report.conditions(), 122).iter().take(3).enumerate() {
+    for (line, text) in wrapped(&report.conditions(), 128).iter().take(3).enumerate() {
         let _ = writeln!(svg, r##"<text x="{LEFT}" y="{}" fill="#555">{}</text>"##, 60 + 18 * line, escaped(text));
     }
     axes.draw(&mut svg);
     for (place, row) in rows.iter().enumerate() {
-        draw_row(&mut svg, &axes, row, COLOURS[place % COLOURS.len()]);
+        draw_row(&mut svg, &axes, row, place);
     }
     draw_legend(&mut svg, &rows, report.took.as_secs_f64());
     svg.push_str("</svg>\n");
@@ -132,7 +134,7 @@ impl Axes {
     }
 }
 
-fn draw_row(svg: &mut String, axes: &Axes, row: &Row<'_>, colour: &str) {
+fn draw_row(svg: &mut String, axes: &Axes, row: &Row<'_>, place: usize) {
     let latencies = &row.latencies;
     let last = 100.0 - 100.0 / (latencies.len() as f64).max(1.0);
     let right = axes.x(last.max(50.0));
@@ -143,37 +145,48 @@ fn draw_row(svg: &mut String, axes: &Axes, row: &Row<'_>, colour: &str) {
         let y = axes.y(latencies.value_at_quantile(1.0 - slower) as f64);
         let _ = write!(path, "{}{x:.1} {y:.1}", if step == 0 { "M" } else { "L" });
     }
-    let dashes = if row.name == "all" { r#" stroke-dasharray="6 4""# } else { "" };
-    let _ = writeln!(
-        svg,
-        r##"<path d="{path}" fill="none" stroke="{colour}" stroke-width="2.2" stroke-linejoin="round"{dashes}/>"##
-    );
-    for percentile in MARKED.iter().filter(|percentile| **percentile <= last) {
+    let line = stroke(row, place);
+    let _ = writeln!(svg, r##"<path d="{path}" {line}/>"##);
+    let marked = MARKED.iter().filter(|percentile| **percentile <= last && row.name != "all");
+    for percentile in marked {
         let (x, y) = (axes.x(*percentile), axes.y(latencies.value_at_percentile(*percentile) as f64));
-        let _ = writeln!(
-            svg,
-            r##"<circle cx="{x:.1}" cy="{y:.1}" r="4" fill="#fff" stroke="{colour}" stroke-width="2"/>"##
-        );
+        let _ = writeln!(svg, r##"<circle cx="{x:.1}" cy="{y:.1}" r="4" {}/>"##, line.replace("none", "#fff"));
     }
 }
 
-/// One entry per line, in up to two columns below the plot.
+/// The figures of each line, as a table below the plot.
 fn draw_legend(svg: &mut String, rows: &[Row<'_>], seconds: f64) {
+    let titles = ["ops/s", "p50", "p99", "p99.9", "max"].map(str::to_owned);
+    draw_figures(svg, BOTTOM + 74.0, "#555", &titles);
     for (place, row) in rows.iter().enumerate() {
-        let x = LEFT + (place % 2) as f64 * 440.0;
-        let y = BOTTOM + 68.0 + (place / 2) as f64 * 18.0;
-        let colour = COLOURS[place % COLOURS.len()];
-        let text = format!("{}: {}", row.name, legend_figures(&row.latencies, seconds));
-        let _ = writeln!(svg, r##"<path d="M{x} {}h22" stroke="{colour}" stroke-width="3"/>"##, y - 4.5);
-        let _ = writeln!(svg, r##"<text x="{}" y="{y}" font-size="12">{}</text>"##, x + 30.0, escaped(&text));
+        let y = BOTTOM + 74.0 + LEGEND_LINE * (place + 1) as f64;
+        let _ = writeln!(svg, r##"<path d="M{LEFT} {:.1}h28" {}/>"##, y - 4.5, stroke(row, place));
+        let _ = writeln!(svg, r##"<text x="{}" y="{y}">{}</text>"##, LEFT + 38.0, escaped(row.name));
+        draw_figures(svg, y, "#222", &legend_figures(&row.latencies, seconds));
     }
 }
 
-fn legend_figures(latencies: &Histogram<u64>, seconds: f64) -> String {
+/// One line of the table, each figure ending at the right edge of its column.
+fn draw_figures(svg: &mut String, y: f64, colour: &str, figures: &[String; 5]) {
+    for (place, figure) in figures.iter().enumerate() {
+        let x = LEFT + 230.0 + 130.0 * place as f64;
+        let _ = writeln!(svg, r##"<text x="{x}" y="{y}" text-anchor="end" fill="{colour}">{figure}</text>"##);
+    }
+}
+
+fn legend_figures(latencies: &Histogram<u64>, seconds: f64) -> [String; 5] {
+    let at = |percentile: f64| latency(latencies.value_at_percentile(percentile)).replace("us", "µs");
     let per_second = grouped((latencies.len() as f64 / seconds.max(1e-9)) as u64);
-    let at = |percentile: f64| latency(latencies.value_at_percentile(percentile));
-    let (p50, p99, p999) = (at(50.0), at(99.0), at(99.9));
-    format!("{per_second} ops/s, p50 {p50}, p99 {p99}, p99.9 {p999}, max {}", latency(latencies.max()))
+    [per_second, at(50.0), at(99.0), at(99.9), at(100.0)]
+}
+
+/// How the line of a row looks; the line for all commands is black and dashed.
+fn stroke(row: &Row<'_>, place: usize) -> String {
+    let (colour, dashes) = match row.name {
+        "all" => ("#000", r#" stroke-dasharray="6 4""#),
+        _ => (COLOURS[place % COLOURS.len()], ""),
+    };
+    format!(r#"fill="none" stroke="{colour}" stroke-width="2.2" stroke-linejoin="round"{dashes}"#)
 }
 
 /// The next of 1, 2, 5, 10, ... below.
@@ -233,7 +246,14 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use clap::Parser;
+
+    use super::super::load::Measured;
+    use super::super::workload::Verb;
     use super::*;
+    use crate::arguments::BenchArguments;
 
     #[test]
     fn ticks_are_the_steps_around_the_latencies() {
@@ -249,6 +269,53 @@ mod tests {
         assert!((axes.x(99.0) - axes.x(90.0) - gap).abs() < 0.01);
         assert!((axes.x(99.99) - RIGHT).abs() < 0.01);
         assert!((axes.y(1e3) - BOTTOM).abs() < 0.01 && (axes.y(1e6) - TOP).abs() < 0.01);
+    }
+
+    fn report() -> Report {
+        let given = ["bench", "--mix", "get:90,set:10,ping"];
+        let mut measured = Measured::new(3);
+        for (place, histogram) in measured.latencies.iter_mut().enumerate() {
+            (1..2000).for_each(|n| histogram.saturating_record(n * 1000 * (place as u64 + 1)));
+        }
+        Report {
+            server: "bowline 0.1.0".to_owned(),
+            title: Some("before & <after>".to_owned()),
+            address: "127.0.0.1:6379".to_owned(),
+            durability: Some("always".to_owned()),
+            load: BenchArguments::parse_from(given).load,
+            verbs: vec![Verb::Get, Verb::Set, Verb::Ping],
+            measured,
+            took: Duration::from_secs(2),
+            busy: 0.5,
+            seconds: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_drawing_is_well_formed_and_names_what_it_shows() {
+        let svg = svg(&report());
+        let mut open = Vec::new();
+        for tag in svg.split('<').skip(1) {
+            let (tag, text) = tag.split_once('>').expect("every tag ends");
+            assert!(!text.contains('"') && !text.contains('&') || text.contains("&amp;"), "{text}");
+            if let Some(name) = tag.strip_prefix('/') {
+                assert_eq!(open.pop(), Some(name));
+                continue;
+            }
+            // Every second piece between quotes is a value; the others end in the names of attributes.
+            let mut names: Vec<&str> = tag.split('"').step_by(2).filter_map(|piece| piece.strip_suffix('=')).collect();
+            names.sort_unstable();
+            assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "an attribute stands there twice: {tag}");
+            if !tag.ends_with('/') {
+                open.push(tag.split(' ').next().expect("a name"));
+            }
+        }
+        assert!(open.is_empty());
+        for text in
+            ["before &amp; &lt;after&gt;", ">get<", ">set<", ">all<", ">99.9 %<", "Latency<", "durability always"]
+        {
+            assert!(svg.contains(text), "{text}");
+        }
     }
 
     #[test]

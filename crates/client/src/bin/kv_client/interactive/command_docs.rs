@@ -75,7 +75,7 @@ impl CommandDocs {
             }
         }
         if is_container && command.syntax.is_empty() {
-            command.syntax = vec!["SUBCOMMAND".to_owned(), "...".to_owned()];
+            command.syntax = vec!["SUBCOMMAND".to_owned()];
         }
         self.commands.insert(name, command);
     }
