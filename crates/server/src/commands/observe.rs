@@ -1,0 +1,145 @@
+//! SLOWLOG and LATENCY: what took long.
+
+use bowline::command::{Arity, Flags};
+
+use super::row::{Call, ServerCommand, container, help};
+use super::table;
+
+const ADMIN: Flags = Flags::ADMIN;
+
+/// The rows of this file.
+pub(super) static ROWS: &[ServerCommand] = &[
+    ServerCommand::new("slowlog", Arity::AtLeast(2), "", "Shows commands that took long.", container)
+        .flags(ADMIN)
+        .container(SLOWLOG),
+    ServerCommand::new("latency", Arity::AtLeast(2), "", "Shows how long commands take.", container)
+        .flags(ADMIN)
+        .container(LATENCY),
+];
+
+static SLOWLOG: &[ServerCommand] = &[
+    ServerCommand::new("slowlog|get", Arity::AtLeast(2), "[count]", "Answers the newest slow commands.", slowlog_get)
+        .flags(ADMIN),
+    ServerCommand::new("slowlog|len", Arity::Exactly(2), "", "Answers how many slow commands are kept.", slowlog_len)
+        .flags(ADMIN),
+    ServerCommand::new("slowlog|reset", Arity::Exactly(2), "", "Forgets the slow commands.", slowlog_reset)
+        .flags(ADMIN),
+    ServerCommand::new("slowlog|help", Arity::Exactly(2), "", "Lists the subcommands.", help),
+];
+
+static LATENCY: &[ServerCommand] = &[
+    ServerCommand::new(
+        "latency|histogram",
+        Arity::AtLeast(2),
+        "[command [command ...]]",
+        "Answers how often commands took how long.",
+        histogram,
+    )
+    .flags(ADMIN),
+    ServerCommand::new("latency|latest", Arity::Exactly(2), "", "Answers nothing: no events are watched.", latest)
+        .flags(ADMIN),
+    ServerCommand::new(
+        "latency|history",
+        Arity::Exactly(3),
+        "event",
+        "Answers nothing: no events are watched.",
+        latest,
+    )
+    .flags(ADMIN),
+    ServerCommand::new("latency|reset", Arity::AtLeast(2), "[event [event ...]]", "Answers 0.", latency_reset)
+        .flags(ADMIN),
+    ServerCommand::new("latency|help", Arity::Exactly(2), "", "Lists the subcommands.", help),
+];
+
+/// What SLOWLOG GET answers without a count.
+const SLOWLOG_COUNT: usize = 10;
+
+fn slowlog_get(call: &mut Call<'_>) {
+    let count = match call.args.len() {
+        2 => SLOWLOG_COUNT,
+        3 => match bowline_resp::parse_integer(call.args.at(2)) {
+            Some(-1) => usize::MAX,
+            Some(count) if count >= 0 => usize::try_from(count).unwrap_or(usize::MAX),
+            _ => return call.error("ERR count should be greater than or equal to -1"),
+        },
+        _ => return call.wrong_arity(),
+    };
+    let entries = call.bench.server.slowlog.newest(count);
+    let mut reply = call.reply();
+    reply.array(entries.len());
+    for slow in entries {
+        reply.array(6);
+        reply.integer(slow.id as i64);
+        reply.integer(slow.at_seconds as i64);
+        reply.integer(slow.microseconds as i64);
+        reply.array(slow.args.len());
+        for arg in &slow.args {
+            reply.bulk(arg);
+        }
+        reply.bulk(slow.peer.as_bytes());
+        reply.bulk(slow.name.as_bytes());
+    }
+}
+
+fn slowlog_len(call: &mut Call<'_>) {
+    let entries = call.bench.server.slowlog.len();
+    call.reply().integer(entries as i64);
+}
+
+fn slowlog_reset(call: &mut Call<'_>) {
+    call.bench.server.slowlog.clear();
+    call.reply().ok();
+}
+
+fn histogram(call: &mut Call<'_>) {
+    let chosen: Vec<_> = if call.args.len() > 2 {
+        call.args.from(2).iter().filter_map(table::lookup).collect()
+    } else {
+        table::all().to_vec()
+    };
+    let server = call.server();
+    let mut found = Vec::new();
+    for entry in chosen {
+        if let (totals, Some(latency)) = server.metrics.command(entry.index) {
+            found.push((entry.info.name, totals, latency));
+        }
+    }
+    let mut reply = call.reply();
+    reply.map(found.len());
+    for (name, _, latency) in found {
+        reply.bulk(name.as_bytes());
+        reply.map(2);
+        reply.bulk(b"calls");
+        reply.integer(latency.count() as i64);
+        reply.bulk(b"histogram_usec");
+        let buckets = microsecond_buckets(&latency);
+        reply.map(buckets.len());
+        for (bound, calls) in buckets {
+            reply.integer(bound as i64);
+            reply.integer(calls as i64);
+        }
+    }
+}
+
+/// Cumulated calls by powers of two of microseconds; a bucket without new calls is left out, as Redis does.
+fn microsecond_buckets(latency: &bowline::histogram::Snapshot) -> Vec<(u64, u64)> {
+    let mut buckets = Vec::new();
+    let (mut bound, mut last) = (1_u64, 0);
+    while last < latency.count() && bound < 1 << 40 {
+        let calls = latency.count_up_to(bound * 1000);
+        if calls > last {
+            buckets.push((bound, calls));
+        }
+        last = calls;
+        bound *= 2;
+    }
+    buckets
+}
+
+fn latest(call: &mut Call<'_>) {
+    call.reply().array(0);
+}
+
+fn latency_reset(call: &mut Call<'_>) {
+    call.reply().integer(0);
+}

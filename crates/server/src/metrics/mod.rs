@@ -1,0 +1,319 @@
+//! What the server counts about itself: one registry that INFO, STATS, LATENCY and later a metrics endpoint read.
+//!
+//! ```text
+//!   loop 0: LoopMetrics --\
+//!   loop 1: LoopMetrics ---+-- summed when somebody asks
+//!   rare events: atomics --/
+//! ```
+//!
+//! A loop writes only its own counters, with plain loads and stores: nothing is shared on the way of a request. Time is
+//! taken once before and once after a batch of pipelined commands; each command of the batch counts an equal part, so
+//! the sums are exact and a histogram shows what a command costs in the company it came in. Unpipelined, that is the
+//! command itself.
+//!
+//! Not here: what the log and the keyspace count (the engine's statistics), slow commands one by one (`slowlog`).
+
+pub mod slowlog;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+use bowline::histogram::{Histogram, Snapshot};
+use parking_lot::{Mutex, RwLock};
+
+/// Adds to a counter that only the calling thread writes.
+#[inline]
+fn bump(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
+}
+
+/// Counters of one command on one loop.
+#[derive(Debug, Default)]
+pub struct CommandMetrics {
+    calls: AtomicU64,
+    nanoseconds: AtomicU64,
+    rejected: AtomicU64,
+    failed: AtomicU64,
+    /// Nanoseconds a call; made at the first call, as most commands are never called.
+    latency: OnceLock<Box<Histogram>>,
+}
+
+/// Counters of one event loop. Only its loop writes them.
+#[derive(Debug)]
+pub struct LoopMetrics {
+    /// Bytes read from clients.
+    bytes_in: AtomicU64,
+    /// Bytes written to clients.
+    bytes_out: AtomicU64,
+    /// Batches of data commands handed to the engine.
+    batches: AtomicU64,
+    /// Requests run, data and server commands.
+    requests: AtomicU64,
+    /// Lookups that found their key.
+    hits: AtomicU64,
+    /// Lookups that did not.
+    misses: AtomicU64,
+    commands: Box<[CommandMetrics]>,
+}
+
+impl LoopMetrics {
+    /// Counters for a table of `commands` commands.
+    fn new(commands: usize) -> LoopMetrics {
+        LoopMetrics {
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            batches: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            commands: (0..commands).map(|_| CommandMetrics::default()).collect(),
+        }
+    }
+
+    /// Bytes came in.
+    #[inline]
+    pub fn received(&self, bytes: usize) {
+        bump(&self.bytes_in, bytes as u64);
+    }
+
+    /// Bytes went out.
+    #[inline]
+    pub fn sent(&self, bytes: usize) {
+        bump(&self.bytes_out, bytes as u64);
+    }
+
+    /// Lookups found and did not find their keys.
+    pub fn looked_up(&self, hits: u64, misses: u64) {
+        bump(&self.hits, hits);
+        bump(&self.misses, misses);
+    }
+
+    /// A batch of data commands ran.
+    #[inline]
+    pub fn batch(&self) {
+        bump(&self.batches, 1);
+    }
+
+    /// `calls` calls of the command at `index` of the table took `nanoseconds` together; with `track` each is put into
+    /// the histogram.
+    #[inline]
+    pub fn ran(&self, index: u16, calls: u64, nanoseconds: u64, track: bool) {
+        bump(&self.requests, calls);
+        let Some(command) = self.commands.get(usize::from(index)) else { return };
+        bump(&command.calls, calls);
+        bump(&command.nanoseconds, nanoseconds);
+        if track {
+            let latency = command.latency.get_or_init(Box::default);
+            latency.record_many(nanoseconds / calls.max(1), calls);
+        }
+    }
+
+    /// A call of the command was refused before it ran (arity, authentication, transaction aborted).
+    pub fn rejected(&self, index: u16) {
+        if let Some(command) = self.commands.get(usize::from(index)) {
+            bump(&command.rejected, 1);
+        }
+    }
+
+    /// A call of the command answered an error.
+    pub fn failed(&self, index: u16) {
+        if let Some(command) = self.commands.get(usize::from(index)) {
+            bump(&command.failed, 1);
+        }
+    }
+}
+
+/// Sums over all loops.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Totals {
+    /// Bytes read from clients.
+    pub bytes_in: u64,
+    /// Bytes written to clients.
+    pub bytes_out: u64,
+    /// Batches of data commands.
+    pub batches: u64,
+    /// Requests run.
+    pub requests: u64,
+    /// Lookups that found their key.
+    pub hits: u64,
+    /// Lookups that did not.
+    pub misses: u64,
+}
+
+/// Sums of one command over all loops.
+#[derive(Debug, Clone, Default)]
+pub struct CommandTotals {
+    /// Calls that ran.
+    pub calls: u64,
+    /// Nanoseconds of all calls.
+    pub nanoseconds: u64,
+    /// Calls refused before they ran.
+    pub rejected: u64,
+    /// Calls that answered an error.
+    pub failed: u64,
+}
+
+/// All counters of the server.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Connections open now.
+    pub connections: AtomicU64,
+    /// Connections accepted since the start.
+    pub connections_received: AtomicU64,
+    /// Connections refused: limit, protected mode, no descriptor.
+    pub connections_rejected: AtomicU64,
+    /// Times that the system had no descriptor or memory for a connection.
+    pub accept_failures: AtomicU64,
+    /// Connections closed because they did not take their replies.
+    pub output_limit_closes: AtomicU64,
+    /// Connections closed because one request was larger than allowed.
+    pub query_limit_closes: AtomicU64,
+    /// Requests per second over the last second.
+    pub requests_per_second: AtomicU64,
+    /// AUTH with a wrong password.
+    pub authentication_failures: AtomicU64,
+    commands: usize,
+    loops: RwLock<Vec<Arc<LoopMetrics>>>,
+    errors: Mutex<BTreeMap<String, u64>>,
+    /// What `CONFIG RESETSTAT` subtracts.
+    base: Mutex<Base>,
+}
+
+#[derive(Debug, Default)]
+struct Base {
+    totals: Totals,
+    commands: BTreeMap<u16, (CommandTotals, Option<Snapshot>)>,
+}
+
+/// Different error codes counted; further ones count as "OTHER", so that scripts cannot grow this without bound.
+const ERROR_CODES_MAX: usize = 128;
+
+impl Metrics {
+    /// Counters for a command table of `commands` rows.
+    pub fn new(commands: usize) -> Metrics {
+        Metrics {
+            connections: AtomicU64::new(0),
+            connections_received: AtomicU64::new(0),
+            connections_rejected: AtomicU64::new(0),
+            accept_failures: AtomicU64::new(0),
+            output_limit_closes: AtomicU64::new(0),
+            query_limit_closes: AtomicU64::new(0),
+            requests_per_second: AtomicU64::new(0),
+            authentication_failures: AtomicU64::new(0),
+            commands,
+            loops: RwLock::default(),
+            errors: Mutex::default(),
+            base: Mutex::default(),
+        }
+    }
+
+    /// The counters of a new loop.
+    pub fn add_loop(&self) -> Arc<LoopMetrics> {
+        let metrics = Arc::new(LoopMetrics::new(self.commands));
+        self.loops.write().push(metrics.clone());
+        metrics
+    }
+
+    /// Counts an error reply by its code, the first word of its text.
+    pub fn error(&self, text: &str) {
+        let code = text.split([' ', '\r', '\n']).next().unwrap_or_default();
+        let mut errors = self.errors.lock();
+        if let Some(count) = errors.get_mut(code) {
+            *count += 1;
+        } else {
+            let code = if errors.len() < ERROR_CODES_MAX { code } else { "OTHER" };
+            *errors.entry(code.to_owned()).or_default() += 1;
+        }
+    }
+
+    /// Errors answered, by code.
+    pub fn errors(&self) -> BTreeMap<String, u64> {
+        self.errors.lock().clone()
+    }
+
+    /// Sums since the start.
+    fn totals_ever(&self) -> Totals {
+        let mut sum = Totals::default();
+        for metrics in self.loops.read().iter() {
+            sum.bytes_in += metrics.bytes_in.load(Relaxed);
+            sum.bytes_out += metrics.bytes_out.load(Relaxed);
+            sum.batches += metrics.batches.load(Relaxed);
+            sum.requests += metrics.requests.load(Relaxed);
+            sum.hits += metrics.hits.load(Relaxed);
+            sum.misses += metrics.misses.load(Relaxed);
+        }
+        sum
+    }
+
+    /// Sets the rate of requests; to be called once a second. `last` is the caller's memory of the sum before.
+    pub fn measure_rate(&self, last: &mut u64) {
+        let requests = self.totals_ever().requests;
+        self.requests_per_second.store(requests - *last, Relaxed);
+        *last = requests;
+    }
+
+    /// Sums since the start or the last [`reset`](Metrics::reset).
+    pub fn totals(&self) -> Totals {
+        let (now, base) = (self.totals_ever(), self.base.lock().totals);
+        Totals {
+            bytes_in: now.bytes_in - base.bytes_in,
+            bytes_out: now.bytes_out - base.bytes_out,
+            batches: now.batches - base.batches,
+            requests: now.requests - base.requests,
+            hits: now.hits - base.hits,
+            misses: now.misses - base.misses,
+        }
+    }
+
+    fn command_ever(&self, index: u16) -> (CommandTotals, Option<Snapshot>) {
+        let mut sum = CommandTotals::default();
+        let mut latency: Option<Snapshot> = None;
+        for metrics in self.loops.read().iter() {
+            let Some(command) = metrics.commands.get(usize::from(index)) else { continue };
+            sum.calls += command.calls.load(Relaxed);
+            sum.nanoseconds += command.nanoseconds.load(Relaxed);
+            sum.rejected += command.rejected.load(Relaxed);
+            sum.failed += command.failed.load(Relaxed);
+            if let Some(histogram) = command.latency.get() {
+                let taken = histogram.snapshot();
+                match &mut latency {
+                    Some(all) => all.merge(&taken),
+                    None => latency = Some(taken),
+                }
+            }
+        }
+        (sum, latency)
+    }
+
+    /// Sums of a command since the start or the last reset, and the histogram of its nanoseconds a call since the start.
+    pub fn command(&self, index: u16) -> (CommandTotals, Option<Snapshot>) {
+        let (mut sum, latency) = self.command_ever(index);
+        if let Some((base, _)) = self.base.lock().commands.get(&index) {
+            sum.calls -= base.calls;
+            sum.nanoseconds -= base.nanoseconds;
+            sum.rejected -= base.rejected;
+            sum.failed -= base.failed;
+        }
+        (sum, latency)
+    }
+
+    /// CONFIG RESETSTAT: counts begin at zero again. Loops go on writing; what they have written is subtracted.
+    pub fn reset(&self) {
+        let totals = self.totals_ever();
+        let rows = u16::try_from(self.commands).unwrap_or(u16::MAX);
+        let commands = (0..rows).map(|index| (index, self.command_ever(index))).collect();
+        *self.base.lock() = Base { totals, commands };
+        self.errors.lock().clear();
+        for counter in [
+            &self.connections_received,
+            &self.connections_rejected,
+            &self.accept_failures,
+            &self.output_limit_closes,
+            &self.query_limit_closes,
+            &self.authentication_failures,
+        ] {
+            counter.store(0, Relaxed);
+        }
+    }
+}

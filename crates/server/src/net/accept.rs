@@ -1,0 +1,178 @@
+//! Who may come in: takes connections from the doors and hands them round to the event loops.
+//!
+//! A connection over `max_connections`, and one from another machine while protected mode holds, gets its refusal in
+//! one write and is closed. When descriptors run out, a spare one is given up for a moment, so that the waiting
+//! connection is taken and closed (its client learns at once) and the loop does not spin on an edge that stays; if
+//! even that fails, the doors rest for a tenth of a second.
+//!
+//! Not here: the sockets of the doors (`listen`), what happens on a connection (`connection`).
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::listen::{Dialect, Door, Listening};
+use super::mailbox::{Letter, Mailbox};
+use super::socket::Socket;
+use crate::state::Server;
+
+/// Redis's text for a client that protected mode turns away.
+const DENIED: &[u8] = b"-DENIED kv_server runs in protected mode because no password is set. In this mode only \
+connections from this machine (loopback, UNIX socket) are accepted. To accept others: set a password (requirepass), \
+or bind to the right interfaces behind a firewall and run 'CONFIG SET protected-mode no' from this machine.\r\n";
+
+/// What a client over the limit is told.
+const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
+
+/// A connection on its way to its loop.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The socket, tuned, not yet registered.
+    pub socket: Socket,
+    /// What is spoken on it.
+    pub dialect: Dialect,
+    /// The peer as "address:port", or the UNIX socket's path with ":0".
+    pub peer: String,
+    /// Our end, written likewise.
+    pub local: String,
+}
+
+/// What a try to empty a door ended with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// Nobody waits any more.
+    All,
+    /// The system has no room for another connection now; try again in a while.
+    Exhausted,
+}
+
+/// Takes connections and deals them out in turn.
+#[derive(Debug)]
+pub struct Acceptor {
+    server: Arc<Server>,
+    loops: Vec<Arc<Mailbox>>,
+    next: usize,
+    spare: Option<File>,
+}
+
+impl Acceptor {
+    /// An acceptor that deals to `loops`.
+    pub fn new(server: Arc<Server>, loops: Vec<Arc<Mailbox>>) -> Acceptor {
+        Acceptor { server, loops, next: 0, spare: File::open("/dev/null").ok() }
+    }
+
+    /// Takes every connection that waits at a door.
+    pub fn accept(&mut self, listening: &Listening) -> Accepted {
+        loop {
+            let taken = match &listening.door {
+                Door::Tcp(listener) => listener.accept().map(|(stream, peer)| self.admit_tcp(stream, peer)),
+                Door::Unix(listener) => listener.accept().map(|(stream, _)| self.admit_unix(stream, listener)),
+            };
+            match taken {
+                Ok(Some(mut arrival)) => {
+                    arrival.dialect = listening.dialect;
+                    self.deal(arrival);
+                }
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Accepted::All,
+                Err(error) if is_exhaustion(&error) => {
+                    self.server.metrics.accept_failures.fetch_add(1, Relaxed);
+                    if !self.turn_one_away(&listening.door) {
+                        tracing::warn!(%error, "cannot accept a connection: raise the limit of open files");
+                        return Accepted::Exhausted;
+                    }
+                }
+                // The peer went away before it was taken, or was interrupted: the next one may be fine.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn deal(&mut self, arrival: Arrival) {
+        self.server.metrics.connections_received.fetch_add(1, Relaxed);
+        // Counted here and not in the loop, so that a burst cannot slip past the limit.
+        self.server.metrics.connections.fetch_add(1, Relaxed);
+        let mailbox = self.loops.get(self.next % self.loops.len().max(1));
+        self.next = self.next.wrapping_add(1);
+        if let Some(mailbox) = mailbox {
+            mailbox.send(Letter::Arrival(arrival));
+        }
+    }
+
+    fn admit_tcp(&self, stream: mio::net::TcpStream, peer: SocketAddr) -> Option<Arrival> {
+        let local = stream.local_addr().map_or_else(|_| String::new(), |local| local.to_string());
+        let mut socket = Socket::Tcp(stream);
+        let settings = self.server.settings.current();
+        let refusal = if self.is_full() {
+            Some(FULL)
+        } else if settings.protected_mode && settings.requirepass.is_empty() && !peer.ip().to_canonical().is_loopback()
+        {
+            Some(DENIED)
+        } else {
+            None
+        };
+        if let Some(text) = refusal {
+            self.refuse(&mut socket, text);
+            return None;
+        }
+        socket.tune(settings.tcp_keepalive);
+        Some(Arrival { socket, dialect: Dialect::Resp, peer: peer.to_string(), local })
+    }
+
+    fn admit_unix(&self, stream: mio::net::UnixStream, listener: &mio::net::UnixListener) -> Option<Arrival> {
+        let mut socket = Socket::Unix(stream);
+        if self.is_full() {
+            self.refuse(&mut socket, FULL);
+            return None;
+        }
+        let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(ToOwned::to_owned));
+        let local = format!("{}:0", path.unwrap_or_default().display());
+        Some(Arrival { socket, dialect: Dialect::Resp, peer: local.clone(), local })
+    }
+
+    fn is_full(&self) -> bool {
+        self.server.metrics.connections.load(Relaxed) >= u64::from(self.server.settings.current().max_connections)
+    }
+
+    fn refuse(&self, socket: &mut Socket, text: &[u8]) {
+        self.server.metrics.connections_rejected.fetch_add(1, Relaxed);
+        // A new socket's buffer takes these few bytes; if not, the client sees the close only.
+        let _ = socket.write(text);
+        socket.shutdown_write();
+    }
+
+    /// Gives the spare descriptor up to take and close one waiting connection. False: not even that helped.
+    fn turn_one_away(&mut self, door: &Door) -> bool {
+        if self.spare.take().is_none() {
+            self.spare = File::open("/dev/null").ok();
+            return false;
+        }
+        let taken = match door {
+            Door::Tcp(listener) => listener.accept().is_ok(),
+            Door::Unix(listener) => listener.accept().is_ok(),
+        };
+        self.spare = File::open("/dev/null").ok();
+        self.server.metrics.connections_rejected.fetch_add(u64::from(taken), Relaxed);
+        taken && self.spare.is_some()
+    }
+}
+
+/// Whether no further connection can be had for want of descriptors or memory.
+fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| exhausted.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_exhaustion_pauses_the_doors() {
+        assert!(is_exhaustion(&rustix::io::Errno::MFILE.into()));
+        assert!(!is_exhaustion(&rustix::io::Errno::CONNABORTED.into()));
+    }
+}

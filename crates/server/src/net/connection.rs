@@ -1,0 +1,146 @@
+//! A socket and its session: one turn reads once, runs every complete request, and writes once.
+//!
+//! Edges are level enough: the poll tells of a change only, so a connection remembers that its socket may hold more
+//! (`readable`) and that it was full (`blocked`). A read that brings less than was asked for has emptied the socket.
+
+use std::io::{self, ErrorKind, Read, Write};
+
+use bowline::Version;
+
+use super::socket::Socket;
+use crate::session::limits::{DIRECT_READ_BYTES, DIRECT_READ_FROM};
+use crate::session::{Session, Workbench};
+
+/// A connected client.
+pub(super) struct Connection {
+    pub(super) socket: Socket,
+    pub(super) session: Session,
+    /// The socket may hold bytes that were not read.
+    pub(super) readable: bool,
+    /// The peer has said that it sends no more: the end comes after the bytes that are there.
+    pub(super) ended: bool,
+    /// The socket took less than was offered: the next writable edge continues.
+    pub(super) blocked: bool,
+    /// The version for which this connection stands in the loop's queue of held replies.
+    pub(super) queued_for: Option<Version>,
+    /// Whether it stands in the loop's queue of connections with something to do.
+    pub(super) queued_to_run: bool,
+    /// Whether it stands in a queue for room or for the end of a pause.
+    pub(super) parked: bool,
+    /// Unix time in milliseconds of the last request or reply that moved.
+    pub(super) active_ms: u64,
+}
+
+/// What the loop has to do for a connection after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// Close it.
+    Close,
+    /// Give it another turn soon: there is more to read or to run.
+    Again,
+    /// Wait for the next edge, commit, room or the end of a pause.
+    Wait,
+}
+
+impl Connection {
+    /// A connection that was just taken in. Its socket is taken to hold bytes: the first read tells.
+    pub(super) fn new(socket: Socket, session: Session, now_ms: u64) -> Connection {
+        Connection {
+            socket,
+            session,
+            readable: true,
+            ended: false,
+            blocked: false,
+            queued_for: None,
+            queued_to_run: false,
+            parked: false,
+            active_ms: now_ms,
+        }
+    }
+
+    /// A turn: reads what there is, runs what is complete, writes what may leave.
+    pub(super) fn turn(&mut self, bench: &mut Workbench, buffer: &mut [u8]) -> After {
+        if self.session.has_input() && self.session.wants_input(bench) {
+            self.session.resume(bench);
+        } else if self.readable && self.session.wants_input(bench) && self.read(bench, buffer).is_err() {
+            return After::Close;
+        }
+        self.finish(bench)
+    }
+
+    /// Writes, then says what comes next.
+    pub(super) fn finish(&mut self, bench: &Workbench) -> After {
+        if self.write(bench).is_err() {
+            return After::Close;
+        }
+        if self.session.is_closing() {
+            return if self.session.output_bytes() == 0 { After::Close } else { After::Wait };
+        }
+        let runnable = self.session.has_input();
+        if self.session.wants_input(bench) && (self.readable || runnable) { After::Again } else { After::Wait }
+    }
+
+    /// Reads once and hands the bytes to the session. An error: the peer is gone.
+    fn read(&mut self, bench: &mut Workbench, buffer: &mut [u8]) -> io::Result<()> {
+        let wanted = self.session.bytes_wanted();
+        let (asked, read) = if wanted >= DIRECT_READ_FROM {
+            let space = wanted.min(DIRECT_READ_BYTES);
+            let read = self.socket.read(self.session.direct_space(space));
+            self.session.received_directly(space, *read.as_ref().unwrap_or(&0), bench);
+            (space, read)
+        } else {
+            let read = self.socket.read(buffer);
+            if let Ok(received) = read {
+                self.session.receive(buffer.get(..received).unwrap_or_default(), bench);
+            }
+            (buffer.len(), read)
+        };
+        match read {
+            Ok(0) => {
+                // The peer may still read: it gets what it asked for.
+                self.readable = false;
+                self.session.close_after_replies();
+                Ok(())
+            }
+            Ok(received) => {
+                bench.metrics.received(received);
+                self.active_ms = bench.now_ms;
+                self.readable = received == asked || self.ended;
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readable = false;
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the replies that may leave, once.
+    fn write(&mut self, bench: &Workbench) -> io::Result<()> {
+        if self.blocked {
+            return Ok(());
+        }
+        let ready = self.session.output(bench.server.store.log().commit());
+        if ready.is_empty() {
+            return Ok(());
+        }
+        let offered = ready.len();
+        match self.socket.write(ready) {
+            Ok(0) => Err(ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                self.session.sent(written);
+                bench.metrics.sent(written);
+                self.blocked = written < offered;
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.blocked = true;
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! One event loop: waits for edges, gives each connection its turn, releases held replies when their commit has come.
+//!
+//! ```text
+//!   poll -> turns of ready connections -> letters -> commits: release, then say what is wanted next -> poll
+//! ```
+//!
+//! The race with the log is closed by order: the loop tells the log's listener the smallest version it waits for, then
+//! looks at the commit once more before it sleeps. A wake-up for a commit, for room and for a letter is the same bell.
+//!
+//! Not here: what a turn is (`connection`), who may come in (`accept`).
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use bowline::exec::Replies;
+use bowline::log::Listener;
+use mio::{Events, Poll, Token};
+
+use super::accept::{Accepted, Acceptor, Arrival};
+use super::connection::{After, Connection};
+use super::listen::{Door, Listening};
+use super::mailbox::{Letter, Mailbox};
+use super::socket::Socket;
+use super::waiting::Waiting;
+use crate::session::clients::Introduction;
+use crate::session::limits::{
+    ACCEPT_REST_MS, AUTHENTICATION_SECONDS_MAX, LAST_REPLY_SECONDS_MAX, READ_BYTES, SHUTDOWN_SECONDS_MAX,
+};
+use crate::session::{Session, Waits, Workbench};
+use crate::state::Server;
+
+const BELL: Token = Token(usize::MAX);
+/// Doors have the tokens below the bell's.
+const DOORS_FROM: usize = usize::MAX - 1 - DOORS_MAX;
+const DOORS_MAX: usize = 1024;
+
+/// Events taken from one poll.
+const EVENTS: usize = 1024;
+
+/// How often a loop looks after time-outs.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Doors and who deals with the arrivals: on one loop only.
+pub struct Reception {
+    /// The doors.
+    pub doors: Vec<Listening>,
+    /// Deals arrivals to the loops.
+    pub acceptor: Acceptor,
+}
+
+/// A loop before its thread begins.
+pub struct EventLoop {
+    poll: Poll,
+    mailbox: Arc<Mailbox>,
+    log: Arc<Listener>,
+    bench: Workbench,
+    connections: Vec<Option<Box<Connection>>>,
+    free: Vec<usize>,
+    waiting: Waiting,
+    /// Connections to be given another turn.
+    to_run: Vec<usize>,
+    /// Connections that wait for room in the log.
+    for_room: Vec<usize>,
+    /// Connections held back by CLIENT PAUSE.
+    paused: Vec<usize>,
+    reception: Option<Reception>,
+    rest_until: Option<Instant>,
+    spare_replies: Replies,
+    buffer: Vec<u8>,
+    next_tick: Instant,
+    requests_at_tick: u64,
+    closing_since: Option<Instant>,
+}
+
+impl EventLoop {
+    /// A loop without doors. Errors: the system refuses a poll or a waker.
+    pub fn new(server: Arc<Server>) -> io::Result<EventLoop> {
+        let poll = Poll::new()?;
+        let mailbox = Mailbox::new(poll.registry(), BELL)?;
+        let bell = mailbox.clone();
+        let log = server.store.log().subscribe(Box::new(move || bell.ring()));
+        Ok(EventLoop {
+            poll,
+            mailbox,
+            log,
+            bench: Workbench::new(server),
+            connections: Vec::new(),
+            free: Vec::new(),
+            waiting: Waiting::default(),
+            to_run: Vec::new(),
+            for_room: Vec::new(),
+            paused: Vec::new(),
+            reception: None,
+            rest_until: None,
+            spare_replies: Replies::new(),
+            buffer: vec![0; READ_BYTES],
+            next_tick: Instant::now() + TICK,
+            requests_at_tick: 0,
+            closing_since: None,
+        })
+    }
+
+    /// Where letters for this loop go.
+    pub fn mailbox(&self) -> Arc<Mailbox> {
+        self.mailbox.clone()
+    }
+
+    /// Gives the doors to this loop.
+    pub fn receive_at(&mut self, mut reception: Reception) -> io::Result<()> {
+        let doors = reception.doors.iter_mut().take(DOORS_MAX);
+        for (number, listening) in doors.enumerate() {
+            let (token, interest) = (Token(DOORS_FROM + number), mio::Interest::READABLE);
+            match &mut listening.door {
+                Door::Tcp(listener) => self.poll.registry().register(listener, token, interest)?,
+                Door::Unix(listener) => self.poll.registry().register(listener, token, interest)?,
+            }
+        }
+        self.reception = Some(reception);
+        Ok(())
+    }
+
+    /// Runs until shutdown is complete. Errors: the poll itself fails.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.is_finished() {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            self.bench.now_ms = self.bench.server.store.now_ms();
+            self.bench.refresh_settings();
+            for event in &events {
+                match event.token() {
+                    BELL => {}
+                    Token(number) if number >= DOORS_FROM => self.accept(Some(number - DOORS_FROM)),
+                    Token(slot) => self.edge(slot, event),
+                }
+            }
+            for letter in self.mailbox.take() {
+                self.open_letter(letter);
+            }
+            self.after_events();
+        }
+        Ok(())
+    }
+
+    /// What every wake-up ends with: those that may go on go on, commits release replies, the log learns what is wanted.
+    fn after_events(&mut self) {
+        let again = std::mem::take(&mut self.to_run);
+        for &slot in &again {
+            if let Some(connection) = self.connection(slot) {
+                connection.queued_to_run = false;
+                self.turn(slot);
+            }
+        }
+        self.retry_paused();
+        self.retry_for_room();
+        self.release();
+        self.bench.count_lookups();
+        self.tick();
+    }
+
+    fn connection(&mut self, slot: usize) -> Option<&mut Connection> {
+        self.connections.get_mut(slot)?.as_deref_mut()
+    }
+
+    /// How long to sleep: not at all when something is runnable.
+    fn timeout(&self) -> Option<Duration> {
+        if !self.to_run.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let now = Instant::now();
+        let mut until = self.next_tick;
+        if let Some(rest) = self.rest_until {
+            until = until.min(rest);
+        }
+        let mut timeout = until.saturating_duration_since(now);
+        if !self.paused.is_empty() {
+            let left = self.bench.server.paused_until_ms().saturating_sub(self.bench.now_ms);
+            timeout = timeout.min(Duration::from_millis(left.max(1)));
+        }
+        Some(timeout)
+    }
+
+    fn edge(&mut self, slot: usize, event: &mio::event::Event) {
+        let Some(connection) = self.connection(slot) else { return };
+        connection.ended |= event.is_read_closed() || event.is_error();
+        connection.readable |= event.is_readable() || connection.ended;
+        if event.is_writable() {
+            connection.blocked = false;
+        }
+        // The edge that comes with registration finds nothing to do here.
+        let idle = !connection.readable && connection.session.output_bytes() == 0;
+        if !idle {
+            self.turn(slot);
+        }
+    }
+
+    /// Gives a connection a turn and does what follows from it.
+    fn turn(&mut self, slot: usize) {
+        let Some(connection) = self.connections.get_mut(slot).and_then(|place| place.as_deref_mut()) else { return };
+        connection.session.lend_replies(&mut self.spare_replies);
+        let after = connection.turn(&mut self.bench, &mut self.buffer);
+        connection.session.return_replies(&mut self.spare_replies);
+        self.follow(slot, after);
+    }
+
+    /// Writes what may leave and does what follows.
+    fn flush(&mut self, slot: usize) {
+        let Some(connection) = self.connections.get_mut(slot).and_then(|place| place.as_deref_mut()) else { return };
+        let after = connection.finish(&self.bench);
+        connection.session.return_replies(&mut self.spare_replies);
+        self.follow(slot, after);
+    }
+
+    fn follow(&mut self, slot: usize, after: After) {
+        if after == After::Close {
+            return self.close(slot);
+        }
+        let commit = self.bench.server.store.log().commit();
+        let Some(connection) = self.connections.get_mut(slot).and_then(|place| place.as_deref_mut()) else { return };
+        if after == After::Again && !connection.queued_to_run {
+            connection.queued_to_run = true;
+            self.to_run.push(slot);
+        }
+        if connection.queued_for.is_none()
+            && let Some(version) = connection.session.awaited_version(commit)
+        {
+            connection.queued_for = Some(version);
+            self.waiting.insert(version, slot, connection.session.client.id);
+        }
+        if connection.parked {
+            return;
+        }
+        let queue = match connection.session.waits() {
+            Waits::No => return,
+            Waits::Room => &mut self.for_room,
+            Waits::Pause => &mut self.paused,
+        };
+        connection.parked = true;
+        queue.push(slot);
+    }
+
+    /// Sends the replies whose commit has come, then tells the log which version is wanted next.
+    fn release(&mut self) {
+        loop {
+            let commit = self.bench.server.store.log().commit();
+            while let Some((slot, client)) = self.waiting.pop_committed(commit) {
+                let here = self.connection(slot).filter(|connection| connection.session.client.id == client);
+                if let Some(connection) = here {
+                    connection.queued_for = None;
+                    self.flush(slot);
+                }
+            }
+            let Some(wanted) = self.waiting.first() else { return };
+            // After this the log rings at the commit; one that came before is seen by the second look.
+            self.log.want(wanted);
+            if self.bench.server.store.log().commit() < wanted {
+                return;
+            }
+        }
+    }
+
+    /// Tries those again that found no room in the log. Whoever still finds none comes back into the queue.
+    fn retry_for_room(&mut self) {
+        if self.for_room.is_empty() {
+            return;
+        }
+        // Asked for before the try: room that comes in between rings as well.
+        self.log.want_room();
+        for slot in std::mem::take(&mut self.for_room) {
+            self.go_on(slot);
+        }
+    }
+
+    fn retry_paused(&mut self) {
+        if self.paused.is_empty() || self.bench.server.paused(self.bench.now_ms).is_some() {
+            return;
+        }
+        for slot in std::mem::take(&mut self.paused) {
+            self.go_on(slot);
+        }
+    }
+
+    fn go_on(&mut self, slot: usize) {
+        if let Some(connection) = self.connection(slot) {
+            connection.parked = false;
+            connection.session.stop_waiting();
+            self.turn(slot);
+        }
+    }
+
+    fn accept(&mut self, number: Option<usize>) {
+        let Some(reception) = &mut self.reception else { return };
+        let chosen = |door: usize| number.is_none_or(|number| number == door);
+        for (door, listening) in reception.doors.iter().enumerate() {
+            if chosen(door) && reception.acceptor.accept(listening) == Accepted::Exhausted {
+                self.rest_until = Some(Instant::now() + Duration::from_millis(ACCEPT_REST_MS));
+            }
+        }
+    }
+
+    fn open_letter(&mut self, letter: Letter) {
+        match letter {
+            Letter::Arrival(arrival) => self.admit(arrival),
+            Letter::Kill { client } => {
+                let here = |place: &Option<Box<Connection>>| {
+                    place.as_ref().is_some_and(|connection| connection.session.client.id == client)
+                };
+                if let Some(slot) = self.connections.iter().position(here) {
+                    self.close(slot);
+                }
+            }
+            Letter::Unpaused => {}
+            Letter::Shutdown => self.begin_shutdown(),
+        }
+    }
+
+    /// Takes a connection in.
+    fn admit(&mut self, arrival: Arrival) {
+        let Arrival { mut socket, dialect, peer, local } = arrival;
+        if self.closing_since.is_some() {
+            self.bench.server.metrics.connections.fetch_sub(1, Relaxed);
+            return;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
+        if let Err(error) = socket.register(self.poll.registry(), Token(slot)) {
+            tracing::warn!(%error, "cannot watch a connection; it is closed");
+            self.free.push(slot);
+            self.bench.server.metrics.connections.fetch_sub(1, Relaxed);
+            return;
+        }
+        let client = self.bench.server.clients.register(Introduction {
+            peer,
+            local,
+            unix: matches!(socket, Socket::Unix(_)),
+            descriptor: socket.descriptor(),
+            now_ms: self.bench.now_ms,
+            home: self.mailbox.clone(),
+        });
+        let session = Session::new(client, dialect, &self.bench.settings);
+        if let Some(place) = self.connections.get_mut(slot) {
+            *place = Some(Box::new(Connection::new(socket, session, self.bench.now_ms)));
+        }
+        // What was sent before registration makes an edge as well; the read costs less than being wrong about it.
+        self.turn(slot);
+    }
+
+    fn close(&mut self, slot: usize) {
+        let Some(connection) = self.connections.get_mut(slot).and_then(Option::take) else { return };
+        self.bench.server.clients.forget(connection.session.client.id);
+        self.bench.server.metrics.connections.fetch_sub(1, Relaxed);
+        connection.socket.shutdown();
+        self.free.push(slot);
+    }
+
+    /// Once a second: time-outs, the rate of requests, a rest at the doors that is over.
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if self.rest_until.is_some_and(|until| until <= now) {
+            self.rest_until = None;
+            self.accept(None);
+        }
+        if now < self.next_tick {
+            return;
+        }
+        self.next_tick = now + TICK;
+        if self.reception.is_some() {
+            self.bench.server.metrics.measure_rate(&mut self.requests_at_tick);
+        }
+        self.close_timed_out();
+    }
+
+    fn close_timed_out(&mut self) {
+        let settings = self.bench.settings();
+        let now_ms = self.bench.now_ms;
+        let (idle_ms, password) = (u64::from(settings.timeout) * 1000, !settings.requirepass.is_empty());
+        let overdue = |connection: &Connection| {
+            let idle = idle_ms > 0 && now_ms.saturating_sub(connection.active_ms) > idle_ms;
+            let age_ms = now_ms.saturating_sub(connection.session.client.since_ms);
+            let stranger = password && !connection.session.authenticated && age_ms > AUTHENTICATION_SECONDS_MAX * 1000;
+            let quiet_ms = now_ms.saturating_sub(connection.active_ms);
+            let stuck = connection.session.is_closing() && quiet_ms > LAST_REPLY_SECONDS_MAX * 1000;
+            // Who waits for us is not idle.
+            let ours = connection.session.waits() != Waits::No || connection.queued_for.is_some();
+            ((idle || stuck) && !ours) || stranger
+        };
+        for slot in 0..self.connections.len() {
+            let place = self.connections.get(slot).and_then(|place| place.as_deref());
+            if let Some(connection) = place {
+                connection.session.publish();
+                if overdue(connection) {
+                    self.close(slot);
+                }
+            }
+        }
+    }
+
+    fn begin_shutdown(&mut self) {
+        if self.closing_since.is_some() {
+            return;
+        }
+        self.closing_since = Some(Instant::now());
+        self.reception = None;
+        for slot in 0..self.connections.len() {
+            if let Some(connection) = self.connection(slot) {
+                connection.session.close_after_replies();
+                self.flush(slot);
+            }
+        }
+    }
+
+    /// Whether shutdown was asked for and nothing is left to answer, or it took too long.
+    fn is_finished(&self) -> bool {
+        let Some(since) = self.closing_since else { return false };
+        let all_closed = self.free.len() == self.connections.len();
+        all_closed || since.elapsed() > Duration::from_secs(SHUTDOWN_SECONDS_MAX)
+    }
+}

@@ -1,0 +1,59 @@
+//! Every limit of a connection: its value, its reason, and what happens when it is reached.
+//!
+//! Limits that a person sets (`max_reply_bytes`, `client-query-buffer-limit`, `max_value_size`) are settings; the limits
+//! of the codec are in `bowline_resp`.
+
+/// Requests that are decoded before the first of them runs. The engine prefetches what a batch will touch, and memory
+/// latency is hidden from about 16 on; the bound keeps the scratch in the first-level cache.
+pub const BATCH_REQUESTS_MAX: usize = 32;
+
+/// Reply bytes held for a commit above which a session reads no further requests, until the commit has come. It is not
+/// closed: the wait is ours, not the client's.
+pub const HELD_BYTES_MAX: usize = 4 << 20;
+
+/// Reply bytes that one turn may make before they are offered to the socket. The rest of the input waits for the next turn.
+pub const YIELD_BYTES: usize = 1 << 20;
+
+/// Reply bytes of one batch above which the next requests run one by one and not in batches, so that the next limits are met
+/// between two requests and not after 32 large ones.
+pub const SINGLE_STEP_BYTES: usize = 256 << 10;
+
+/// Bytes read from a socket at once into the loop's own buffer; what a connection may have executed per turn, so that
+/// none starves the others.
+pub const READ_BYTES: usize = 64 << 10;
+
+/// Most bytes read at once straight into a connection's buffer while a large argument arrives. Memory grows by what
+/// arrives, never by what a length promises.
+pub const DIRECT_READ_BYTES: usize = 1 << 20;
+
+/// A missing argument of at least this many bytes is read straight into the connection's buffer, saving a copy.
+pub const DIRECT_READ_FROM: usize = 32 << 10;
+
+/// A buffer that is empty and larger than this is given back, so that 10,000 idle connections are cheap.
+pub const KEPT_BYTES: usize = 16 << 10;
+
+/// Inline requests are for people at a terminal; Redis's limit. Longer: a protocol error closes the connection.
+pub const INLINE_BYTES_MAX: u32 = 64 << 10;
+
+/// Most arguments of a request, Redis's limit.
+pub const ARGS_MAX: u32 = 1 << 20;
+
+/// Bytes of all commands queued by one MULTI. The transaction's log frame and its memory are bounded with it; a command
+/// over it is refused and EXEC answers EXECABORT.
+pub const QUEUE_BYTES_MAX: usize = 512 << 20;
+
+/// Longest name that a client may give itself (CLIENT SETNAME, SETINFO); longer is an error.
+pub const CLIENT_NAME_BYTES_MAX: usize = 1024;
+
+/// Seconds that a connection may stay without having authenticated where a password is set. Then it is closed, so that
+/// strangers cannot hold all connections.
+pub const AUTHENTICATION_SECONDS_MAX: u64 = 60;
+
+/// Seconds that SHUTDOWN and SIGTERM wait for replies to be committed and taken before connections are closed.
+pub const SHUTDOWN_SECONDS_MAX: u64 = 10;
+
+/// Milliseconds for which the doors rest when the system has no descriptors left.
+pub const ACCEPT_REST_MS: u64 = 100;
+
+/// Seconds for which a connection that is closing waits for its client to take the last replies.
+pub const LAST_REPLY_SECONDS_MAX: u64 = 60;

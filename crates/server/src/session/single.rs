@@ -1,0 +1,188 @@
+//! One request by itself: server commands, errors, and data commands where something is out of the ordinary.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use bowline::Durability;
+use bowline::command::{Command, Flags};
+use bowline::exec::{Planned, Stop};
+use bowline_resp::{ArgRange, Args};
+
+use super::{ReplyMode, Session, Waits, Workbench};
+use crate::commands::row::{Call, InMulti, ServerCommand};
+use crate::commands::table::{self, Entry, Target};
+use crate::state::PauseMode;
+
+impl Session {
+    /// Runs one request. False: it must wait ([`Session::waits`] says for what) and be given again.
+    pub(super) fn single(&mut self, args: Args<'_>, entry: Option<&'static Entry>, bench: &mut Workbench) -> bool {
+        let mode = self.reply_mode;
+        if mode == ReplyMode::On {
+            return self.answer(args, entry, bench);
+        }
+        // Not answered: the replies go nowhere, and nothing waits for them.
+        let kept = std::mem::take(&mut self.replies);
+        let ran = self.answer(args, entry, bench);
+        self.replies = kept;
+        if ran {
+            match (mode, self.reply_mode) {
+                (ReplyMode::SkipNext, ReplyMode::SkipNext) => self.reply_mode = ReplyMode::On,
+                // CLIENT REPLY ON is the one request that is answered while replies are off.
+                (_, ReplyMode::On) => self.reply().ok(),
+                _ => {}
+            }
+        }
+        ran
+    }
+
+    fn answer(&mut self, args: Args<'_>, entry: Option<&'static Entry>, bench: &mut Workbench) -> bool {
+        let Some(entry) = entry else {
+            self.refuse_unknown(args, bench);
+            return true;
+        };
+        if let Some(problem) = self.objection(args, entry, bench) {
+            bench.metrics.rejected(entry.index);
+            self.spoil_transaction();
+            bench.failed(self, &problem);
+            return true;
+        }
+        if self.must_pause(args, entry, bench) {
+            self.waits = Waits::Pause;
+            return false;
+        }
+        if self.in_transaction() && !runs_at_once(entry, args) {
+            return self.queue(args, entry, bench);
+        }
+        let began = Instant::now();
+        match entry.target {
+            Target::Data(command) => self.run_data(args, command, bench),
+            Target::Server(row) => self.run_server(args, row, bench),
+        }
+        if self.waits != Waits::No {
+            return false;
+        }
+        bench.count_single(entry, began, self, args);
+        self.note_command(entry, bench.now_ms);
+        true
+    }
+
+    /// What is to be said against running this request, in Redis's order and words.
+    fn objection(&self, args: Args<'_>, entry: &'static Entry, bench: &Workbench) -> Option<String> {
+        let wrong_arity = |name: &str| Some(format!("ERR wrong number of arguments for '{name}' command"));
+        let mut info = &entry.info;
+        if let Target::Server(container) = entry.target {
+            match container.resolve(args) {
+                Some(row) => info = &row.info,
+                None => return Some(unknown_subcommand(container, args)),
+            }
+        }
+        // An alias has an arity of its own, a subcommand its own.
+        if !info.arity.allows(args.len()) || !entry.info.arity.allows(args.len()) {
+            return wrong_arity(info.name);
+        }
+        if !self.is_authenticated(&bench.settings) && !entry.info.flags.has(Flags::NO_AUTH) {
+            return Some("NOAUTH Authentication required.".to_owned());
+        }
+        let queued = self.in_transaction() && !runs_at_once(entry, args);
+        (queued && info.flags.has(Flags::NO_MULTI)).then(|| "ERR Command not allowed inside a transaction".to_owned())
+    }
+
+    /// Whether CLIENT PAUSE holds this request back. CLIENT itself goes on, or nobody could end a pause.
+    fn must_pause(&self, args: Args<'_>, entry: &Entry, bench: &Workbench) -> bool {
+        match bench.server.paused(bench.now_ms) {
+            None => false,
+            Some(PauseMode::All) => entry.info.name != "client",
+            Some(PauseMode::Writes) if entry.info.name == "exec" => self.transaction_writes(),
+            Some(PauseMode::Writes) if entry.info.name == "bl.at" => {
+                table::lookup(args.at(2)).is_some_and(|inner| inner.writes)
+            }
+            Some(PauseMode::Writes) => entry.writes && !self.in_transaction(),
+        }
+    }
+
+    /// Runs one data command. When the log has no room the session waits and nothing has happened.
+    fn run_data(&mut self, args: Args<'_>, command: &'static Command, bench: &mut Workbench) {
+        let caller = self.caller(bench);
+        let (bytes, ranges) = contiguous(args);
+        let planned = [Planned { command, first_range: 0, ranges: ranges.len() as u32 }];
+        let end = bench.executor.run(&caller, &bytes, &ranges, &planned, &mut self.replies);
+        if let Some(Stop::Room) = end.stopped {
+            self.waits = Waits::Room;
+        }
+    }
+
+    pub(super) fn run_server(&mut self, args: Args<'_>, container: &'static ServerCommand, bench: &mut Workbench) {
+        if let Some(row) = container.resolve(args) {
+            (row.run)(&mut Call { session: self, bench, args, row });
+        }
+    }
+
+    /// BL.AT: runs the command in `args` at a level of its own. Its name has not been looked at yet.
+    pub fn run_at(&mut self, bench: &mut Workbench, level: Durability, args: Args<'_>) {
+        let entry = table::lookup(args.at(0));
+        let Some(Entry { target: Target::Data(command), info, .. }) = entry else {
+            return bench.failed(self, "ERR BL.AT takes a command on keys or databases");
+        };
+        if !info.arity.allows(args.len()) {
+            return bench.failed(self, &format!("ERR wrong number of arguments for '{}' command", info.name));
+        }
+        let own = self.level.replace(level);
+        self.run_data(args, command, bench);
+        self.level = own;
+    }
+
+    fn refuse_unknown(&mut self, args: Args<'_>, bench: &Workbench) {
+        let name = args.at(0);
+        if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
+            // A browser was made to send requests here: the next lines would be the attacker's.
+            tracing::warn!(
+                client = self.client.id,
+                peer = %self.client.peer.escape_debug(),
+                "possible attack: this looks like HTTP (POST or Host:); the connection is closed"
+            );
+            return self.abandon();
+        }
+        self.spoil_transaction();
+        let mut beginning = String::new();
+        for arg in args.from(1).iter() {
+            if beginning.len() >= SHOWN_BYTES {
+                break;
+            }
+            let shown = arg.get(..SHOWN_BYTES - beginning.len()).unwrap_or(arg);
+            beginning.push_str(&format!("'{}' ", String::from_utf8_lossy(shown)));
+        }
+        let name = String::from_utf8_lossy(name.get(..SHOWN_BYTES).unwrap_or(name)).into_owned();
+        bench.failed(self, &format!("ERR unknown command '{name}', with args beginning with: {beginning}"));
+    }
+
+    pub(super) fn note_command(&self, entry: &Entry, now_ms: u64) {
+        self.client.command.store(entry.index, Relaxed);
+        self.client.active_ms.store(now_ms, Relaxed);
+    }
+}
+
+/// Bytes of an unknown command that its error repeats.
+const SHOWN_BYTES: usize = 128;
+
+fn unknown_subcommand(container: &ServerCommand, args: Args<'_>) -> String {
+    let word = args.at(1);
+    let word = String::from_utf8_lossy(word.get(..SHOWN_BYTES).unwrap_or(word));
+    format!("ERR unknown subcommand '{word}'. Try {} HELP.", container.info.name.to_ascii_uppercase())
+}
+
+/// Whether a command is not queued by MULTI.
+fn runs_at_once(entry: &Entry, args: Args<'_>) -> bool {
+    let Target::Server(row) = entry.target else { return false };
+    row.resolve(args).is_some_and(|row| row.in_multi == InMulti::AtOnce)
+}
+
+/// Copies arguments into one piece with ranges of its own, as the executor takes them.
+pub(super) fn contiguous(args: Args<'_>) -> (Vec<u8>, Vec<ArgRange>) {
+    let mut bytes = Vec::with_capacity(args.iter().map(<[u8]>::len).sum());
+    let mut ranges = Vec::with_capacity(args.len());
+    for arg in args.iter() {
+        ranges.push(ArgRange { start: bytes.len() as u32, len: arg.len() as u32 });
+        bytes.extend_from_slice(arg);
+    }
+    (bytes, ranges)
+}

@@ -1,0 +1,383 @@
+//! Sessions over a real store, without sockets: bytes in, bytes out. The log runs only when a test turns it, so what is
+//! held for a commit can be seen.
+
+use super::*;
+use crate::net::mailbox::Mailbox;
+use crate::session::clients::Introduction;
+use crate::settings::{SettingsStore, Sources};
+use crate::state::Server;
+use bowline::{Options, Store};
+
+/// A client of a server in this thread.
+struct Talk {
+    session: Session,
+    bench: Workbench,
+    // The waker of the mailbox belongs to it.
+    _poll: mio::Poll,
+    _directory: tempfile::TempDir,
+}
+
+fn talk() -> Talk {
+    talk_with(Dialect::Resp, &[], |_| {})
+}
+
+fn talk_with(dialect: Dialect, changes: &[(&str, &str)], adjust: impl FnOnce(&mut Options)) -> Talk {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = Options::new(directory.path());
+    options.threads = false;
+    options.seed = Some(7);
+    options.log_file_bytes = 1 << 20;
+    options.log_buffer_bytes = 256 << 10;
+    adjust(&mut options);
+    let store = Store::open(options).unwrap();
+    let settings = Arc::new(SettingsStore::load(Sources::default()).unwrap());
+    settings.set(changes).unwrap();
+    let server = Server::new(store, settings);
+    let bench = Workbench::new(server.clone());
+    let poll = mio::Poll::new().unwrap();
+    let client = server.clients.register(Introduction {
+        peer: "127.0.0.1:50000".to_owned(),
+        local: "127.0.0.1:6379".to_owned(),
+        unix: false,
+        descriptor: 9,
+        now_ms: bench.now_ms,
+        home: Mailbox::new(poll.registry(), mio::Token(0)).unwrap(),
+    });
+    let session = Session::new(client, dialect, &bench.settings());
+    Talk { session, bench, _poll: poll, _directory: directory }
+}
+
+impl Talk {
+    fn send(&mut self, bytes: &[u8]) {
+        self.session.receive(bytes, &mut self.bench);
+    }
+
+    /// What may leave now.
+    fn take(&mut self) -> String {
+        let commit = self.bench.server.store.log().commit();
+        let out = self.session.output(commit).to_vec();
+        self.session.sent(out.len());
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// Lets the log write and sync all there is.
+    fn commit(&mut self) {
+        self.bench.server.store.sync().unwrap();
+    }
+
+    /// Sends, commits, and takes the answer.
+    fn ask(&mut self, bytes: &[u8]) -> String {
+        self.send(bytes);
+        self.commit();
+        self.take()
+    }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let mut talk = talk();
+    assert_eq!(talk.ask(b"SET a 1\r\nINCR a\r\nPING\r\nGET a\r\n"), "+OK\r\n:2\r\n+PONG\r\n$1\r\n2\r\n");
+    let request = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n".repeat(100);
+    assert_eq!(talk.ask(&request), "$1\r\n2\r\n".repeat(100));
+}
+
+#[test]
+fn a_request_may_arrive_byte_by_byte() {
+    let mut talk = talk();
+    for byte in b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\nvv\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n" {
+        talk.send(&[*byte]);
+    }
+    talk.commit();
+    assert_eq!(talk.take(), "+OK\r\n$2\r\nvv\r\n");
+}
+
+#[test]
+fn a_reply_to_a_write_leaves_only_after_its_commit() {
+    let mut talk = talk();
+    talk.send(b"GET before\r\nSET k v\r\nGET k\r\n");
+    assert_eq!(talk.take(), "$-1\r\n");
+    let awaited = talk.session.awaited_version(talk.bench.server.store.log().commit());
+    assert!(awaited.is_some());
+    talk.commit();
+    assert_eq!(talk.take(), "+OK\r\n$1\r\nv\r\n");
+}
+
+#[test]
+fn a_weak_level_answers_before_the_commit_and_sync_waits() {
+    let mut talk = talk();
+    talk.commit();
+    assert_eq!(
+        talk.ask(b"BL.DURABILITY\r\nBL.DURABILITY none\r\nBL.DURABILITY\r\n"),
+        "$6\r\nalways\r\n+OK\r\n$4\r\nnone\r\n"
+    );
+    talk.send(b"SET k v\r\n");
+    assert_eq!(talk.take(), "+OK\r\n");
+    talk.send(b"BL.SYNC\r\n");
+    assert_eq!(talk.take(), "");
+    talk.commit();
+    assert!(talk.take().starts_with(':'));
+    talk.send(b"BL.DURABILITY default\r\nBL.AT none SET k w\r\n");
+    assert_eq!(talk.take(), "+OK\r\n+OK\r\n");
+}
+
+#[test]
+fn errors_have_the_words_of_redis() {
+    let mut talk = talk();
+    let cases: [(&[u8], &str); 8] = [
+        (b"FROB a b\r\n", "-ERR unknown command 'FROB', with args beginning with: 'a' 'b' \r\n"),
+        (b"GET\r\n", "-ERR wrong number of arguments for 'get' command\r\n"),
+        (b"CLIENT FROB\r\n", "-ERR unknown subcommand 'FROB'. Try CLIENT HELP.\r\n"),
+        (b"CLIENT KILL\r\n", "-ERR wrong number of arguments for 'client|kill' command\r\n"),
+        (b"SELECT 99\r\n", "-ERR DB index is out of range\r\n"),
+        (b"EXEC\r\n", "-ERR EXEC without MULTI\r\n"),
+        (b"PING a b\r\n", "-ERR wrong number of arguments for 'ping' command\r\n"),
+        (
+            b"AUTH x\r\n",
+            "-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?\r\n",
+        ),
+    ];
+    for (request, reply) in cases {
+        assert_eq!(talk.ask(request), reply);
+    }
+}
+
+#[test]
+fn a_transaction_answers_one_array() {
+    let mut talk = talk();
+    let asked = b"MULTI\r\nSET a 1\r\nINCR a\r\nEXEC\r\n";
+    assert_eq!(talk.ask(asked), "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n:2\r\n");
+    assert_eq!(talk.ask(b"MULTI\r\nEXEC\r\n"), "+OK\r\n*0\r\n");
+    assert_eq!(talk.ask(b"MULTI\r\nMULTI\r\nDISCARD\r\n"), "+OK\r\n-ERR MULTI calls can not be nested\r\n+OK\r\n");
+}
+
+#[test]
+fn server_commands_in_a_transaction_stand_in_their_places() {
+    let mut talk = talk();
+    let asked = b"MULTI\r\nPING\r\nSET a 1\r\nECHO hi\r\nGET a\r\nEXEC\r\n";
+    let reply = talk.ask(asked);
+    assert!(reply.ends_with("*4\r\n+PONG\r\n+OK\r\n$2\r\nhi\r\n$1\r\n1\r\n"), "{reply}");
+}
+
+#[test]
+fn a_refused_command_spoils_the_transaction() {
+    let mut talk = talk();
+    let reply = talk.ask(b"MULTI\r\nSET a\r\nSET a 1\r\nEXEC\r\nGET a\r\n");
+    assert!(reply.ends_with("-EXECABORT Transaction discarded because of previous errors.\r\n$-1\r\n"), "{reply}");
+}
+
+#[test]
+fn a_changed_watched_key_makes_exec_answer_nil() {
+    let mut talk = talk();
+    assert_eq!(
+        talk.ask(b"SET a 1\r\nWATCH a\r\nSET a 2\r\nMULTI\r\nPING\r\nSET a 3\r\nEXEC\r\n").lines().last(),
+        Some("*-1")
+    );
+    assert_eq!(talk.ask(b"GET a\r\n"), "$1\r\n2\r\n");
+    let reply = talk.ask(b"WATCH a\r\nMULTI\r\nWATCH b\r\nSET a 3\r\nEXEC\r\n");
+    assert_eq!(reply, "+OK\r\n+OK\r\n-ERR WATCH inside MULTI is not allowed\r\n+QUEUED\r\n*1\r\n+OK\r\n");
+}
+
+#[test]
+fn replies_can_be_switched_off_and_skipped() {
+    let mut talk = talk();
+    assert_eq!(talk.ask(b"CLIENT REPLY OFF\r\nSET a 1\r\nGET a\r\nPING\r\n"), "");
+    assert_eq!(talk.ask(b"CLIENT REPLY ON\r\nGET a\r\n"), "+OK\r\n$1\r\n1\r\n");
+    assert_eq!(talk.ask(b"CLIENT REPLY SKIP\r\nINCR a\r\nGET a\r\n"), "$1\r\n2\r\n");
+}
+
+#[test]
+fn nothing_runs_before_the_password() {
+    let mut talk = talk_with(Dialect::Resp, &[("requirepass", "secret")], |_| {});
+    assert_eq!(talk.ask(b"GET a\r\n"), "-NOAUTH Authentication required.\r\n");
+    assert_eq!(talk.ask(b"AUTH wrong\r\n"), "-WRONGPASS invalid username-password pair or user is disabled.\r\n");
+    assert_eq!(talk.ask(b"AUTH default secret\r\nSET a 1\r\n"), "+OK\r\n+OK\r\n");
+    let reply = talk.ask(b"RESET\r\nGET a\r\nHELLO 3\r\n");
+    assert!(reply.starts_with("+RESET\r\n-NOAUTH Authentication required.\r\n-NOAUTH HELLO"), "{reply}");
+    assert!(talk.ask(b"HELLO 3 AUTH default secret SETNAME me\r\n").starts_with("%7\r\n"));
+}
+
+#[test]
+fn a_stranger_gets_no_large_arguments() {
+    let mut talk = talk_with(Dialect::Resp, &[("requirepass", "secret")], |_| {});
+    let reply = talk.ask(b"*2\r\n$4\r\nAUTH\r\n$20000\r\n");
+    assert_eq!(reply, "-ERR Protocol error: unauthenticated bulk length\r\n");
+    assert!(talk.session.is_closing());
+}
+
+#[test]
+fn what_follows_auth_in_a_pipeline_has_the_limits_of_a_client() {
+    let mut talk = talk_with(Dialect::Resp, &[("requirepass", "secret")], |_| {});
+    let mut request = b"AUTH secret\r\n".to_vec();
+    bowline_resp::encode_request(&mut request, &[b"STRLEN".to_vec(), vec![b'k'; 20_000]]);
+    assert_eq!(talk.ask(&request), "+OK\r\n:0\r\n");
+}
+
+#[test]
+fn http_is_closed_without_an_answer() {
+    let mut talk = talk();
+    assert_eq!(talk.ask(b"POST / HTTP/1.1\r\nHost: x\r\n\r\nSET a 1\r\n"), "");
+    assert!(talk.session.is_closing());
+}
+
+#[test]
+fn a_broken_request_is_answered_and_ends_the_session() {
+    let mut talk = talk();
+    assert_eq!(talk.ask(b"PING\r\n*x\r\nPING\r\n"), "+PONG\r\n-ERR Protocol error: invalid multibulk length\r\n");
+    assert!(talk.session.is_closing());
+    assert_eq!(talk.ask(b"PING\r\n"), "");
+}
+
+#[test]
+fn quit_is_answered_and_ends_the_session() {
+    let mut talk = talk();
+    assert_eq!(talk.ask(b"SET a 1\r\nQUIT\r\nSET a 2\r\n"), "+OK\r\n+OK\r\n");
+    assert!(talk.session.is_closing());
+}
+
+#[test]
+fn a_write_without_room_in_the_log_parks_and_goes_on_later() {
+    let mut talk = talk();
+    let mut request = Vec::new();
+    bowline_resp::encode_request(&mut request, &[b"SET".to_vec(), b"k".to_vec(), vec![b'v'; 20_000]]);
+    let mut sent = 0;
+    while talk.session.waits() == Waits::No {
+        talk.send(&request);
+        sent += 1;
+        assert!(sent < 1000, "the buffer of the log is never full");
+    }
+    assert_eq!(talk.session.waits(), Waits::Room);
+    assert!(!talk.session.wants_input(&talk.bench) && talk.session.has_input());
+    talk.commit();
+    talk.session.stop_waiting();
+    talk.session.resume(&mut talk.bench);
+    talk.commit();
+    assert_eq!(talk.take(), "+OK\r\n".repeat(sent));
+    assert!(!talk.session.has_input());
+}
+
+#[test]
+fn held_replies_are_bounded_and_the_session_reads_on_after_the_commit() {
+    let mut talk = talk_with(Dialect::Resp, &[], |options| {
+        options.log_file_bytes = 16 << 20;
+        options.log_buffer_bytes = 8 << 20;
+    });
+    let mut request = Vec::new();
+    bowline_resp::encode_request(&mut request, &[b"SET".to_vec(), b"k".to_vec(), vec![b'v'; 1 << 20]]);
+    talk.send(&request);
+    for _ in 0..2000 {
+        if talk.session.wants_input(&talk.bench) && !talk.session.has_input() {
+            talk.send(b"GET k\r\n");
+        } else if talk.session.wants_input(&talk.bench) {
+            talk.session.resume(&mut talk.bench);
+        }
+    }
+    assert!(!talk.session.wants_input(&talk.bench));
+    assert!(talk.session.output_bytes() < limits::HELD_BYTES_MAX + (2 << 20), "{}", talk.session.output_bytes());
+    talk.commit();
+    assert!(talk.take().len() >= limits::HELD_BYTES_MAX);
+    assert!(talk.session.wants_input(&talk.bench));
+}
+
+#[test]
+fn a_client_that_reads_no_replies_is_closed_at_the_limit() {
+    let mut talk = talk_with(Dialect::Resp, &[("max_reply_bytes", "64kb")], |_| {});
+    let mut sets = Vec::new();
+    bowline_resp::encode_request(&mut sets, &[b"SET".to_vec(), b"k".to_vec(), vec![b'v'; 20_000]]);
+    talk.ask(&sets);
+    for _ in 0..10 {
+        talk.send(b"GET k\r\n");
+    }
+    assert!(talk.session.is_closing());
+    assert_eq!(talk.session.output_bytes(), 0);
+}
+
+#[test]
+fn a_pause_holds_writes_back_and_then_lets_them_run() {
+    let mut talk = talk();
+    assert_eq!(talk.ask(b"CLIENT PAUSE 60000 WRITE\r\nGET a\r\nSET a 1\r\n"), "+OK\r\n$-1\r\n");
+    assert_eq!(talk.session.waits(), Waits::Pause);
+    talk.bench.server.unpause();
+    talk.session.stop_waiting();
+    talk.session.resume(&mut talk.bench);
+    talk.commit();
+    assert_eq!(talk.take(), "+OK\r\n");
+}
+
+#[test]
+fn client_tells_who_it_is() {
+    let mut talk = talk();
+    assert_eq!(talk.ask(b"CLIENT SETNAME me\r\nCLIENT GETNAME\r\n"), "+OK\r\n$2\r\nme\r\n");
+    assert!(talk.ask(b"CLIENT SETNAME \"two words\"\r\n").starts_with("-ERR Client names cannot"));
+    let list = talk.ask(b"CLIENT LIST\r\n");
+    assert!(list.contains("id=1 addr=127.0.0.1:50000 laddr=127.0.0.1:6379 fd=9 name=me"), "{list}");
+}
+
+#[test]
+fn hello_changes_the_protocol() {
+    let mut talk = talk();
+    assert!(talk.ask(b"HELLO 3\r\n").starts_with("%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n"));
+    assert_eq!(talk.ask(b"GET nothing\r\n"), "_\r\n");
+    assert_eq!(talk.ask(b"HELLO 4\r\n"), "-NOPROTO unsupported protocol version\r\n");
+    assert!(talk.ask(b"HELLO 2\r\n").starts_with("*14\r\n"));
+}
+
+#[test]
+fn the_simple_words_work_in_the_redis_protocol() {
+    let mut talk = talk();
+    assert_eq!(talk.ask(b"PUT a 1\r\nSIZE\r\nDELETE a\r\nFLUSH\r\n"), "+OK\r\n:1\r\n:1\r\n+OK\r\n");
+    assert!(talk.ask(b"STATS\r\n").contains("keys: 0\n"));
+}
+
+#[test]
+fn commands_are_described_from_their_rows() {
+    let mut talk = talk();
+    assert_eq!(talk.ask(b"COMMAND GETKEYS MSET a 1 b 2\r\n"), "*2\r\n$1\r\na\r\n$1\r\nb\r\n");
+    assert_eq!(talk.ask(b"COMMAND GETKEYS PING\r\n"), "-ERR The command has no key arguments\r\n");
+    assert!(talk.ask(b"COMMAND INFO get nothing\r\n").starts_with("*2\r\n*10\r\n$3\r\nget\r\n:2\r\n"));
+    assert!(talk.ask(b"COMMAND DOCS get\r\n").contains("summary"));
+}
+
+#[test]
+fn every_reply_of_every_command_is_one_value() {
+    // Arguments that fit nothing, or anything: whatever a command answers must be whole.
+    let words: [&[u8]; 6] = [b"", b"a\r\nb", b"1", b"-9223372036854775808", b"GET", b"nan"];
+    for entry in crate::commands::table::all() {
+        if ["quit", "shutdown", "exec", "client", "debug", "flushall"].contains(&entry.info.name) {
+            continue;
+        }
+        for count in 0..5 {
+            let mut talk = talk();
+            let mut args: Vec<&[u8]> = vec![entry.info.name.as_bytes()];
+            args.extend(words.iter().cycle().skip(count).take(count));
+            let mut request = Vec::new();
+            bowline_resp::encode_request(&mut request, &args);
+            talk.send(&request);
+            talk.commit();
+            let commit = talk.bench.server.store.log().commit();
+            let out = talk.session.output(commit);
+            let decoded = bowline_resp::ReplyDecoder::new().decode(out).unwrap();
+            assert_eq!(decoded.map(|(_, len)| len), Some(out.len()), "{args:?}");
+        }
+    }
+}
+
+#[test]
+fn the_text_protocol_speaks_its_grammar() {
+    let mut talk = talk_with(Dialect::Text, &[], |_| {});
+    let asked = b"PUT \"a key\" \"two\\nlines\"\r\nGET \"a key\"\nEXISTS \"a key\"\nSIZE\nDELETE \"a key\"\nGET \"a key\"\nPING\nFLUSH\nFROB\n";
+    let reply = talk.ask(asked);
+    let lines: Vec<&str> = reply.lines().collect();
+    assert_eq!(lines[..8], ["OK", "\"two\\nlines\"", "true", "1", "OK", "NOT_FOUND", "PONG", "OK"]);
+    assert!(lines[8].starts_with("ERROR unknown command"), "{reply}");
+    assert!(talk.ask(b"STATS\n").contains("keys: 0\n"));
+}
+
+#[test]
+fn a_text_write_is_held_for_its_commit() {
+    let mut talk = talk_with(Dialect::Text, &[], |_| {});
+    talk.send(b"PUT a 1\nPI");
+    assert_eq!(talk.take(), "");
+    talk.commit();
+    assert_eq!(talk.take(), "OK\n");
+    assert_eq!(talk.ask(b"NG\n"), "PONG\n");
+}

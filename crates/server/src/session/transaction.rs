@@ -1,0 +1,213 @@
+//! MULTI to EXEC: what a session queues, and how it runs.
+//!
+//! Data commands run in the engine as one unit: one moment, one record of the log, one array as the reply. Server
+//! commands among them (PING, CONFIG GET, ...) run right after the unit; their replies are put where they belong in the
+//! array. SELECT is refused in between, because the unit belongs to one database.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use bowline::Version;
+use bowline::exec::{Replies, TransactionEnd};
+use bowline_resp::{ArgRange, Args, ReplyDecoder};
+
+use super::limits::QUEUE_BYTES_MAX;
+use super::single::contiguous;
+use super::{Session, Waits, Workbench};
+use crate::commands::row::ServerCommand;
+use crate::commands::table::{Entry, Target};
+
+/// What was queued since MULTI.
+#[derive(Default)]
+pub(super) struct Transaction {
+    /// The data commands, as the engine takes them.
+    data: bowline::exec::Transaction,
+    /// Everything in order.
+    order: Vec<Queued>,
+    /// Bytes of all arguments.
+    bytes: usize,
+    /// A command was refused while queueing: EXEC will not run.
+    spoiled: bool,
+    /// A data command that may change something is among them.
+    writes: bool,
+}
+
+/// One queued command.
+enum Queued {
+    /// The next data command.
+    Data(&'static Entry),
+    /// A server command with its arguments.
+    Server { row: &'static ServerCommand, entry: &'static Entry, bytes: Vec<u8>, ranges: Vec<ArgRange> },
+}
+
+const ABORTED: &str = "EXECABORT Transaction discarded because of previous errors.";
+
+impl Session {
+    /// Whether MULTI was said and not yet EXEC.
+    pub fn in_transaction(&self) -> bool {
+        self.transaction.is_some()
+    }
+
+    /// MULTI. False when one has begun already.
+    pub fn begin_transaction(&mut self) -> bool {
+        if self.in_transaction() {
+            return false;
+        }
+        self.transaction = Some(Box::default());
+        self.client.queued.store(0, Relaxed);
+        true
+    }
+
+    /// DISCARD: drops what is queued and what is watched.
+    pub fn discard(&mut self) {
+        self.transaction = None;
+        self.client.queued.store(-1, Relaxed);
+        self.unwatch();
+    }
+
+    /// Makes EXEC refuse, because a command could not be queued.
+    pub(super) fn spoil_transaction(&mut self) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.spoiled = true;
+        }
+    }
+
+    /// Whether EXEC would change data.
+    pub(super) fn transaction_writes(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|transaction| transaction.writes)
+    }
+
+    /// WATCH of one key.
+    pub fn watch(&mut self, bench: &mut Workbench, key: &[u8]) {
+        if self.watched.iter().any(|watched| watched.is(self.database, key)) {
+            return;
+        }
+        let caller = self.caller(bench);
+        self.watched.push(bench.executor.watch(&caller, key));
+        self.client.watched.store(self.watched.len() as u32, Relaxed);
+    }
+
+    /// UNWATCH.
+    pub fn unwatch(&mut self) {
+        self.watched = Vec::new();
+        self.client.watched.store(0, Relaxed);
+    }
+
+    /// Queues a command whose name and arity are right, and answers QUEUED. Always true: queueing never waits.
+    pub(super) fn queue(&mut self, args: Args<'_>, entry: &'static Entry, bench: &Workbench) -> bool {
+        let bytes: usize = args.iter().map(<[u8]>::len).sum();
+        let Some(transaction) = &mut self.transaction else { return true };
+        let refusal = if entry.info.name == "select" {
+            Some("ERR SELECT inside MULTI is not supported: select the database before MULTI")
+        } else if transaction.bytes + bytes > QUEUE_BYTES_MAX || !transaction.push(args, entry) {
+            Some("ERR the transaction is too large: queue fewer or smaller commands")
+        } else {
+            transaction.bytes += bytes;
+            None
+        };
+        self.client.queued.store(transaction.order.len() as i64, Relaxed);
+        match refusal {
+            Some(text) => {
+                self.spoil_transaction();
+                bench.failed(self, text);
+            }
+            None => self.reply().simple("QUEUED"),
+        }
+        true
+    }
+
+    /// EXEC. When the log has no room the session waits, and EXEC is to be given again.
+    pub fn exec(&mut self, bench: &mut Workbench) {
+        let Some(transaction) = self.transaction.take() else {
+            return bench.failed(self, "ERR EXEC without MULTI");
+        };
+        if transaction.spoiled {
+            self.discard();
+            return bench.failed(self, ABORTED);
+        }
+        let began = Instant::now();
+        let caller = self.caller(bench);
+        let watched = std::mem::take(&mut self.watched);
+        let plain = transaction.order.len() == transaction.data.len();
+        let mut apart = Replies::new();
+        let replies = if plain { &mut self.replies } else { &mut apart };
+        match bench.executor.transaction(&caller, &transaction.data, &watched, replies) {
+            TransactionEnd::Room => {
+                self.transaction = Some(transaction);
+                self.watched = watched;
+                self.waits = Waits::Room;
+            }
+            TransactionEnd::Done => {
+                self.discard();
+                transaction.count(bench, began);
+                if !plain {
+                    self.weave(&transaction, &mut apart, bench);
+                }
+            }
+        }
+    }
+
+    /// Puts the replies of the server commands between those of the data commands.
+    fn weave(&mut self, transaction: &Transaction, data: &mut Replies, bench: &mut Workbench) {
+        let start = self.replies.end();
+        let version = data.waits_for(Version::ZERO);
+        let bytes = data.ready(Version::MAX);
+        let header = format!("*{}\r\n", transaction.data.len());
+        match bytes.strip_prefix(header.as_bytes()) {
+            None => self.reply().raw(bytes),
+            Some(mut rest) => {
+                self.reply().array(transaction.order.len());
+                for queued in &transaction.order {
+                    match queued {
+                        Queued::Data(_) => {
+                            let decoded = ReplyDecoder::new().decode(rest);
+                            let Ok(Some((_, len))) = decoded else { unreachable!("the engine wrote whole replies") };
+                            let (reply, others) = rest.split_at(len);
+                            self.reply().raw(reply);
+                            rest = others;
+                        }
+                        Queued::Server { row, entry, bytes, ranges } => {
+                            let began = Instant::now();
+                            let args = Args::new(bytes, ranges);
+                            self.run_server(args, row, bench);
+                            bench.count_single(entry, began, self, args);
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(version) = version {
+            self.replies.depend_on(start, version);
+        }
+    }
+}
+
+impl Transaction {
+    /// Adds a command; false when the engine's limit of a transaction is reached.
+    fn push(&mut self, args: Args<'_>, entry: &'static Entry) -> bool {
+        match entry.target {
+            Target::Data(command) => {
+                if !self.data.push(command, args) {
+                    return false;
+                }
+                self.writes |= entry.writes;
+                self.order.push(Queued::Data(entry));
+            }
+            Target::Server(row) => {
+                let (bytes, ranges) = contiguous(args);
+                self.order.push(Queued::Server { row, entry, bytes, ranges });
+            }
+        }
+        true
+    }
+
+    /// Counts the data commands: each an equal part of the time.
+    fn count(&self, bench: &Workbench, began: Instant) {
+        let each = began.elapsed().as_nanos() as u64 / self.data.len().max(1) as u64;
+        for queued in &self.order {
+            if let Queued::Data(entry) = queued {
+                bench.count_call(entry, each);
+            }
+        }
+    }
+}

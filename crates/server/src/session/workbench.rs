@@ -1,0 +1,183 @@
+//! What an event loop keeps for its sessions: the executor with its scratch, the settings in force, the counters, and
+//! the vectors that every batch uses again. A session borrows it for a turn, so idle sessions own next to nothing.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bowline::Durability;
+use bowline::exec::{Executor, Planned};
+use bowline_resp::{ArgRange, Args, RequestLimits};
+
+use super::Session;
+use super::limits::{ARGS_MAX, INLINE_BYTES_MAX};
+use crate::commands::table::Entry;
+use crate::metrics::LoopMetrics;
+use crate::metrics::slowlog::{Slow, shorten};
+use crate::run::level;
+use crate::settings::Settings;
+use crate::state::Server;
+
+/// The tools of one event loop.
+pub struct Workbench {
+    /// What all loops share.
+    pub server: Arc<Server>,
+    /// Unix time in milliseconds at the loop's last wake-up.
+    pub now_ms: u64,
+    /// The durability level of connections that did not choose one.
+    pub default_level: Durability,
+    pub(crate) settings: Arc<Settings>,
+    settings_generation: u64,
+    pub(crate) metrics: Arc<LoopMetrics>,
+    pub(crate) executor: Executor,
+    pub(crate) limits: RequestLimits,
+    pub(super) ranges: Vec<ArgRange>,
+    pub(super) batch: Batch,
+    slow_nanoseconds: u64,
+    track_latency: bool,
+}
+
+/// A run of decoded data commands.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// What the executor is given.
+    pub(super) planned: Vec<Planned>,
+    /// The table entry of each.
+    pub(super) entries: Vec<&'static Entry>,
+    /// Where in the input each ends.
+    pub(super) ends: Vec<usize>,
+}
+
+impl Batch {
+    pub(super) fn clear(&mut self) {
+        self.planned.clear();
+        self.entries.clear();
+        self.ends.clear();
+    }
+}
+
+impl Workbench {
+    /// The tools of a new loop.
+    pub fn new(server: Arc<Server>) -> Workbench {
+        let settings = server.settings.current();
+        let mut bench = Workbench {
+            now_ms: server.store.now_ms(),
+            default_level: level(settings.durability),
+            settings_generation: 0,
+            metrics: server.metrics.add_loop(),
+            executor: Executor::new(&server.store),
+            limits: RequestLimits::default(),
+            ranges: Vec::new(),
+            batch: Batch::default(),
+            slow_nanoseconds: u64::MAX,
+            track_latency: true,
+            settings,
+            server,
+        };
+        bench.refresh_settings();
+        bench
+    }
+
+    /// The settings in force, as of this turn.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.clone()
+    }
+
+    /// Takes over settings that changed. Called at every wake-up; costs one load when nothing did.
+    #[inline]
+    pub fn refresh_settings(&mut self) {
+        let generation = self.server.settings.generation();
+        if generation != self.settings_generation {
+            self.settings_generation = generation;
+            self.take_settings();
+        }
+    }
+
+    fn take_settings(&mut self) {
+        self.settings = self.server.settings.current();
+        let settings = &self.settings;
+        self.default_level = level(settings.durability);
+        let bulk_bytes_max = u32::try_from(settings.max_value_size).unwrap_or(u32::MAX);
+        self.limits = RequestLimits {
+            args_max: ARGS_MAX,
+            bulk_bytes_max,
+            inline_bytes_max: INLINE_BYTES_MAX,
+            authenticated: true,
+        };
+        let microseconds = settings.slowlog_log_slower_than;
+        self.slow_nanoseconds = u64::try_from(microseconds).map_or(u64::MAX, |slow| slow.saturating_mul(1000));
+        self.track_latency = settings.latency_tracking;
+    }
+
+    /// Takes over what the executor counted since the last wake-up.
+    pub fn count_lookups(&mut self) {
+        let (hits, misses) = self.executor.take_hits_and_misses();
+        if hits + misses > 0 {
+            self.metrics.looked_up(hits, misses);
+        }
+    }
+
+    /// Answers an error on a session and counts it.
+    pub fn failed(&self, session: &mut Session, text: &str) {
+        self.server.metrics.error(text);
+        session.reply().error(text);
+    }
+
+    /// Counts the first `done` commands of a batch that began at `began`, and notes it when it was slow.
+    #[inline]
+    pub(super) fn count_batch(
+        &self,
+        batch: &Batch,
+        done: usize,
+        began: Instant,
+        session: &Session,
+        first: impl FnOnce() -> Vec<Vec<u8>>,
+    ) {
+        let nanoseconds = began.elapsed().as_nanos() as u64;
+        let each = nanoseconds / done.max(1) as u64;
+        let mut entries = batch.entries.iter().take(done).copied().peekable();
+        self.metrics.batch();
+        // Neighbours are mostly the same command: one update for all of them.
+        while let Some(entry) = entries.next() {
+            let mut calls = 1;
+            while entries.next_if(|next| next.index == entry.index).is_some() {
+                calls += 1;
+            }
+            self.metrics.ran(entry.index, calls, each * calls, self.track_latency);
+        }
+        if nanoseconds >= self.slow_nanoseconds && done > 0 {
+            self.note_slow(session, nanoseconds, first());
+        }
+    }
+
+    /// Counts one call of a queued command.
+    pub(super) fn count_call(&self, entry: &Entry, nanoseconds: u64) {
+        self.metrics.ran(entry.index, 1, nanoseconds, self.track_latency);
+    }
+
+    /// Counts one line of the text protocol.
+    pub(crate) fn count_text(&self, entry: &Entry, began: Instant) {
+        self.count_call(entry, began.elapsed().as_nanos() as u64);
+    }
+
+    /// Counts one call.
+    pub(super) fn count_single(&self, entry: &Entry, began: Instant, session: &Session, args: Args<'_>) {
+        let nanoseconds = began.elapsed().as_nanos() as u64;
+        self.metrics.ran(entry.index, 1, nanoseconds, self.track_latency);
+        if nanoseconds >= self.slow_nanoseconds {
+            self.note_slow(session, nanoseconds, shorten(args.iter(), 0));
+        }
+    }
+
+    #[cold]
+    fn note_slow(&self, session: &Session, nanoseconds: u64, args: Vec<Vec<u8>>) {
+        let slow = Slow {
+            id: 0,
+            at_seconds: self.now_ms / 1000,
+            microseconds: nanoseconds / 1000,
+            args,
+            peer: session.client.peer.clone(),
+            name: session.client.names.lock().name.clone(),
+        };
+        self.server.slowlog.add(slow, self.settings.slowlog_max_len);
+    }
+}
