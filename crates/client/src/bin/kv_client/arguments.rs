@@ -37,8 +37,6 @@ Environment: KV_HOST, KV_PORT, KV_PASSWORD, KV_VERBOSE (1 tells connection attem
 #[command(name = "kv_client", version, disable_help_flag = true, after_help = WORDS, args_override_self = true)]
 #[command(override_usage = "kv_client [OPTIONS] [COMMAND [ARGUMENT]...]")]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArguments,
     /// Read the last argument of the command from stdin, any bytes up to its end
     #[arg(short = 'x')]
     pub(crate) value_from_stdin: bool,
@@ -51,6 +49,8 @@ pub(crate) struct Arguments {
     /// Print JSON; bytes that are no text become {"base64": "..."}
     #[arg(long, conflicts_with = "no_raw")]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArguments,
     /// The command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     pub(crate) words: Vec<OsString>,
@@ -103,7 +103,7 @@ pub(crate) struct ConnectionArguments {
     #[arg(short = 'v', long)]
     verbose: bool,
     /// Print help
-    #[arg(long, action = ArgAction::Help)]
+    #[arg(long, action = ArgAction::HelpShort)]
     help: Option<bool>,
 }
 
@@ -163,10 +163,6 @@ fn seconds(text: &str) -> Result<f64, String> {
     args_override_self = true
 )]
 pub(crate) struct BenchArguments {
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArguments,
-    #[command(flatten)]
-    pub(crate) load: LoadArguments,
     /// Write the results as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -176,6 +172,10 @@ pub(crate) struct BenchArguments {
     /// Title of the plot and the report
     #[arg(long, value_name = "TEXT")]
     pub(crate) title: Option<String>,
+    #[command(flatten)]
+    pub(crate) load: LoadArguments,
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArguments,
 }
 
 /// What load to make.

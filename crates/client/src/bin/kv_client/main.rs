@@ -26,7 +26,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use bowline_client::Client;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use arguments::{Arguments, BenchArguments};
 use failure::{Exit, Failure};
@@ -47,6 +47,10 @@ fn run(given: &[OsString]) -> Result<Exit, Failure> {
     let arguments = Arguments::parse_from(given);
     if arguments.words.first().is_some_and(|word| word == "bench") {
         return bench::run(&bench_arguments(given, arguments.words.len()));
+    }
+    if arguments.words.len() == 1 && arguments.words.first().is_some_and(|word| word == "help") {
+        Arguments::command().print_help().map_err(Failure::Output)?;
+        return Ok(Exit::Success);
     }
     if let Some(word) = arguments.words.first().filter(|word| word.as_encoded_bytes().starts_with(b"-")) {
         return Err(Failure::Usage(format!("there is no option {}", print::printable(&word.to_string_lossy()))));

@@ -453,3 +453,45 @@ fn lost(what: &str) -> Failure {
 fn local(what: &str, source: io::Error) -> Failure {
     Failure::Local { what: what.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(warm_up_ns: u64, reads: &[(u64, &[(u64, u8)])]) -> Measured {
+        let mut recorder = Recorder::new(2, warm_up_ns);
+        for (now, answers) in reads {
+            recorder.begin(*now);
+            for (since_ns, verb) in *answers {
+                recorder.note(Pending { since_ns: *since_ns, verb: *verb }, Answer::Value);
+            }
+            recorder.end();
+        }
+        recorder.measured
+    }
+
+    #[test]
+    fn a_latency_counts_from_when_its_request_was_due() {
+        let measured = recorded(0, &[(1000, &[(0, 0), (0, 0), (400, 0), (400, 1)]), (1500, &[(400, 1)])]);
+        let latencies = |verb: usize| {
+            let values = measured.latencies[verb].iter_recorded();
+            values.map(|value| (value.value_iterated_to(), value.count_at_value())).collect::<Vec<_>>()
+        };
+        assert_eq!(latencies(0), [(600, 1), (1000, 2)]);
+        assert_eq!(latencies(1), [(600, 1), (1100, 1)]);
+    }
+
+    #[test]
+    fn what_is_answered_within_the_warm_up_is_not_measured() {
+        let measured = recorded(1200, &[(1000, &[(900, 0)]), (1300, &[(1000, 0)])]);
+        assert_eq!(measured.latencies[0].len(), 1);
+    }
+
+    #[test]
+    fn the_schedule_keeps_its_rate_without_drifting() {
+        assert_eq!(
+            [0, 1, 3, 3_000_000].map(|issued| due_ns(issued, 3.0)),
+            [0, 333_333_333, 1_000_000_000, 1_000_000_000_000_000]
+        );
+    }
+}
