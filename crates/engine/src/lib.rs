@@ -1,15 +1,43 @@
 //! Bowline, the embedded library: a key-value store that keeps every acknowledged write.
 //!
-//! No sockets and no async runtime live here. Files, time and randomness come in as arguments
-//! ([`disk::Disk`], [`clock::Clock`], a seed), so that a simulator can take their place.
+//! ```
+//! # fn main() -> bowline::Result<()> {
+//! # let directory = tempfile::tempdir().expect("a temporary directory");
+//! let store = bowline::Store::open(bowline::Options::new(directory.path()))?;
+//! store.put(b"key", b"value")?; // returns when the write is safe on disk
+//! assert_eq!(store.get(b"key")?.as_deref(), Some(&b"value"[..]));
+//! for entry in store.iter() {
+//!     let (key, info) = entry?;
+//!     println!("{} has version {}", key.escape_ascii(), info.version);
+//! }
+//! store.close()
+//! # }
+//! ```
+//!
+//! The way of a write: a command locks the segments of its keys ([`keyspace`]), changes memory and emits effects
+//! ([`command`], [`effect`]); still under the locks the effects get a version and a place in the log ([`log`]); the answer
+//! waits until that version is committed. [`exec`] is that way for a server, [`Store`] for a program.
+//!
+//! No sockets and no async runtime live here. Files, time and randomness come in as arguments ([`disk::Disk`],
+//! [`clock::Clock`], a seed), so that a simulator can take their place.
 
+mod apply;
 pub mod clock;
+pub mod command;
 pub mod disk;
 pub mod effect;
-pub mod error;
+mod error;
+pub mod exec;
 pub mod histogram;
 pub mod keyspace;
 pub mod limits;
 pub mod log;
-pub mod time;
-pub mod version;
+mod recovery;
+mod store;
+mod time;
+mod version;
+
+pub use error::{Error, Result};
+pub use exec::Durability;
+pub use store::{Batch, EntryInfo, Iter, Options, Statistics, Store};
+pub use version::Version;

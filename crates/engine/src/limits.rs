@@ -22,3 +22,10 @@ pub const EXPIRE_SLICE: usize = 64;
 
 /// An entry of this size or more is freed in the background, bytes: returning its pages takes the kernel a while.
 pub const FREE_LATER_BYTES: usize = 64 * 1024;
+
+/// Room kept in the last log file for removals, bytes: when the disk is full, deletes must still be possible.
+pub const LOG_RESERVE_BYTES: u64 = 1024 * 1024;
+
+/// When a small frame proves to a later recovery that the last commit was durable, if nothing else follows. Short, because
+/// until then a rotten last frame looks like a torn one; not shorter, so that a busy log writes none.
+pub const LOG_MARK_AFTER: std::time::Duration = std::time::Duration::from_millis(5);

@@ -15,7 +15,7 @@ const JUMP_LASTS_MS: u64 = 60_000;
 const NO_JUMP: u64 = u64::MAX;
 
 /// A source of the store's time; cheap, lock-free, for all threads.
-pub struct StoreTime {
+pub(crate) struct StoreTime {
     clock: Arc<dyn Clock>,
     /// Wall minus monotonic milliseconds, as we believe it.
     offset_ms: AtomicI64,
@@ -25,13 +25,13 @@ pub struct StoreTime {
 
 impl StoreTime {
     /// Starts with what the wall clock says now.
-    pub fn new(clock: Arc<dyn Clock>) -> StoreTime {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> StoreTime {
         let offset = clock.wall_ms() as i64 - clock.monotonic().as_millis() as i64;
         StoreTime { clock, offset_ms: AtomicI64::new(offset), jumped_at_ms: AtomicU64::new(NO_JUMP) }
     }
 
     /// Milliseconds since the Unix epoch, without jumps.
-    pub fn now_ms(&self) -> u64 {
+    pub(crate) fn now_ms(&self) -> u64 {
         let monotonic_ms = self.clock.monotonic().as_millis() as u64;
         let offset = self.offset_ms.load(Ordering::Relaxed);
         let believed = monotonic_ms.saturating_add_signed(offset);

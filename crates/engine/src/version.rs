@@ -5,7 +5,7 @@
 //! 44 bits are the store's time of the write in milliseconds since the Unix epoch.
 
 /// Bits of a version below the milliseconds.
-pub const COUNTER_BITS: u32 = 20;
+const COUNTER_BITS: u32 = 20;
 
 /// The place of a change in the store's one order; 0 means "before every change".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

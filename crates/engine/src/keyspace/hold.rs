@@ -170,6 +170,7 @@ impl Drop for Hold<'_> {
             let deadline = self.segment(segment).deadline();
             if locked.deadline() != deadline {
                 locked.deadline.store(deadline, Ordering::Relaxed);
+                self.keyspace.alarm.set_for(deadline);
             }
             // SAFETY: locked exclusively in `lock`.
             unsafe { locked.lock.unlock_exclusive() }

@@ -11,6 +11,7 @@
 //! Segments are reached only through a [`Hold`], which locks them in ascending order: the one rule against deadlock,
 //! written once. Not here: what commands mean (`command`), what is logged (`effect`).
 
+mod alarm;
 mod database;
 pub mod entry;
 pub mod hash;
@@ -19,9 +20,10 @@ mod prefetch;
 mod segment;
 pub mod table;
 
+pub use alarm::Alarm;
 pub use database::{DATABASES_MAX, DatabaseId, DatabaseMap};
 pub use hold::{Hold, SegmentSet};
-pub use segment::{DatabaseTable, Put, Segment};
+pub use segment::{DatabaseTable, DoesNotFit, Put, Segment};
 
 use hash::KeyHasher;
 use hold::LockedSegment;
@@ -34,6 +36,8 @@ pub struct Keyspace {
     pub databases: DatabaseMap,
     /// Entries each new table has room for.
     table_room: usize,
+    /// When whoever removes expired entries looks again, and how to make it look earlier.
+    pub alarm: Alarm,
 }
 
 impl Keyspace {
@@ -46,6 +50,7 @@ impl Keyspace {
             hasher: KeyHasher::new(seed),
             databases: DatabaseMap::default(),
             table_room,
+            alarm: Alarm::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::database::DatabaseId;
 use super::entry::{CREATED_UNKNOWN, Entry, EntryRef, Value};
 use super::hash::KeyHasher;
-use super::table::Table;
+use super::table::{EntryMut, Table};
 use crate::version::Version;
 use std::collections::BTreeSet;
 
@@ -47,11 +47,23 @@ impl Segment {
         self.tables.iter().map(|(id, table)| (*id, table))
     }
 
+    /// An entry of any database that is due at `now_ms`.
+    pub fn due(&self, now_ms: u64) -> Option<(DatabaseId, Vec<u8>)> {
+        self.tables.iter().find_map(|(id, table)| table.due(now_ms).map(|key| (*id, key)))
+    }
+
     /// The earliest expiry of any entry here, milliseconds; `u64::MAX` when none expires.
     pub fn deadline(&self) -> u64 {
         self.tables.iter().map(|(_, table)| table.deadline()).min().unwrap_or(u64::MAX)
     }
 }
+
+/// Why an effect cannot be applied: its bytes are intact, but they do not fit what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DoesNotFit(pub &'static str);
+
+const OLDER: DoesNotFit = DoesNotFit("a change is older than the entry it changes");
+const MISSING: DoesNotFit = DoesNotFit("a change needs an entry that is not there");
 
 /// What a put writes.
 #[derive(Clone, Copy)]
@@ -98,14 +110,20 @@ impl DatabaseTable {
 
     /// Writes a value and an expiry; a key that exists keeps its creation time. Returns the allocation that was
     /// replaced, if one was, so that a large one can be freed elsewhere.
-    pub fn put(&mut self, hash: u64, put: &Put<'_>, hasher: &KeyHasher) -> Option<Entry> {
+    ///
+    /// # Errors
+    /// As for all changes here: when the entry is missing that is to change, or has a newer version.
+    pub fn put(&mut self, hash: u64, put: &Put<'_>, hasher: &KeyHasher) -> Result<Option<Entry>, DoesNotFit> {
         let Put { key, value, version, expire_at } = *put;
         let created = if version == Version::MAX { CREATED_UNKNOWN } else { (version.time_ms() / 1000) as u32 };
         let Some(mut found) = self.table.find_mut(hash, key) else {
             self.table.insert(hash, Entry::new(key, value, version, created, expire_at), hasher);
             self.note_expiry(hash, None, expire_at);
-            return None;
+            return Ok(None);
         };
+        if found.get().version() > version {
+            return Err(OLDER);
+        }
         let (created, before) = (found.get().created(), found.get().expire_at());
         let replaced = found.change(|entry| {
             if entry.overwrite(value, expire_at) {
@@ -115,7 +133,7 @@ impl DatabaseTable {
             Some(std::mem::replace(entry, Entry::new(key, value, version, created, expire_at)))
         });
         self.note_expiry(hash, before, expire_at);
-        replaced
+        Ok(replaced)
     }
 
     /// Puts in an entry that was taken out elsewhere, under its own key; returns the one it replaces.
@@ -133,15 +151,24 @@ impl DatabaseTable {
     }
 
     /// Takes an entry out.
-    pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
-        let entry = self.table.remove(hash, key)?;
+    pub fn remove(&mut self, hash: u64, key: &[u8], version: Version) -> Result<Entry, DoesNotFit> {
+        if self.table.find(hash, key).ok_or(MISSING)?.version() > version {
+            return Err(OLDER);
+        }
+        let entry = self.table.remove(hash, key).ok_or(MISSING)?;
         self.note_expiry(hash, entry.borrow().expire_at(), None);
-        Some(entry)
+        Ok(entry)
     }
 
-    /// Sets or takes away the expiry of an entry; returns whether the key exists.
-    pub fn set_expiry(&mut self, hash: u64, key: &[u8], expire_at: Option<u64>, version: Version) -> bool {
-        let Some(mut found) = self.table.find_mut(hash, key) else { return false };
+    /// Sets or takes away the expiry of an entry.
+    pub fn set_expiry(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        expire_at: Option<u64>,
+        version: Version,
+    ) -> Result<(), DoesNotFit> {
+        let mut found = self.find_older(hash, key, version)?;
         let before = found.get().expire_at();
         found.change(|entry| {
             let now = entry.borrow();
@@ -156,10 +183,10 @@ impl DatabaseTable {
             entry.set_version(version);
         });
         self.note_expiry(hash, before, expire_at);
-        true
+        Ok(())
     }
 
-    /// Makes a value at least `len` bytes long and hands it to `change`; returns whether the key exists.
+    /// Makes a value at least `len` bytes long and hands it to `change`.
     pub fn grow_value(
         &mut self,
         hash: u64,
@@ -167,14 +194,19 @@ impl DatabaseTable {
         len: usize,
         version: Version,
         change: impl FnOnce(&mut [u8]),
-    ) -> bool {
-        let Some(mut found) = self.table.find_mut(hash, key) else { return false };
+    ) -> Result<(), DoesNotFit> {
+        let mut found = self.find_older(hash, key, version)?;
         let len = len.max(found.get().value().len());
         found.change(|entry| {
             entry.grow_value(len, change);
             entry.set_version(version);
         });
-        true
+        Ok(())
+    }
+
+    fn find_older(&mut self, hash: u64, key: &[u8], version: Version) -> Result<EntryMut<'_>, DoesNotFit> {
+        let found = self.table.find_mut(hash, key).ok_or(MISSING)?;
+        if found.get().version() > version { Err(OLDER) } else { Ok(found) }
     }
 
     /// Gives the entries of this hash that were changed under `Version::MAX` their real version.
@@ -182,11 +214,11 @@ impl DatabaseTable {
         self.table.stamp(hash, version);
     }
 
-    /// The key of an entry that has expired at `now_ms`, and its hash: the earliest first.
-    pub fn due(&self, now_ms: u64) -> Option<(u64, Vec<u8>)> {
+    /// The key of an entry that has expired at `now_ms`: the earliest first.
+    pub fn due(&self, now_ms: u64) -> Option<Vec<u8>> {
         let &(at, hash) = self.expiry.first().filter(|(at, _)| *at <= now_ms)?;
         let found = self.table.find_where(hash, |entry| entry.expire_at() == Some(at));
-        found.map(|entry| (hash, entry.key().to_vec()))
+        found.map(|entry| entry.key().to_vec())
     }
 
     fn note_expiry(&mut self, hash: u64, before: Option<u64>, after: Option<u64>) {

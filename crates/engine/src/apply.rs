@@ -1,0 +1,140 @@
+//! Effects in, keyspace out: the one place where an effect changes memory.
+//!
+//! Execution, recovery and (later) followers all come through [`apply`], so that a replay cannot differ from what the
+//! first execution did. Callers hold the segments that the effect touches.
+
+use crate::effect::Effect;
+use crate::keyspace::entry::{Entry, EntryRef};
+use crate::keyspace::{DatabaseId, DatabaseTable, DoesNotFit, Hold, Put};
+use crate::limits::FREE_LATER_BYTES;
+use crate::version::Version;
+
+/// Memory that an effect made free and that takes long to give back: drop it without holding a lock.
+#[derive(Default)]
+pub(crate) struct Freed {
+    entries: Vec<Entry>,
+    tables: Vec<DatabaseTable>,
+}
+
+impl Freed {
+    /// Whether there is nothing to drop.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.tables.is_empty()
+    }
+
+    fn entry(&mut self, entry: Option<Entry>) {
+        self.entries.extend(entry.filter(|entry| entry.borrow().allocated_bytes() >= FREE_LATER_BYTES));
+    }
+}
+
+/// Applies an effect to one key, whose hash is known. `version` is `Version::MAX` while it is not assigned yet.
+///
+/// # Errors
+/// When the key is missing that the effect changes, or has a newer version: then the effects are not in their order.
+pub(crate) fn apply_to_key(
+    hold: &mut Hold<'_>,
+    hash: u64,
+    effect: &Effect<'_>,
+    version: Version,
+    freed: &mut Freed,
+) -> Result<(), DoesNotFit> {
+    let segment = hold.keyspace().segment_of(hash);
+    match *effect {
+        Effect::Put { database, key, value, expire_at } => {
+            let (table, hasher) = hold.table_mut(segment, database);
+            freed.entry(table.put(hash, &Put { key, value, version, expire_at }, hasher)?);
+        }
+        Effect::Delete { database, key } => {
+            freed.entry(Some(hold.table_mut(segment, database).0.remove(hash, key, version)?));
+            hold.segment_mut(segment).newest_removal = version;
+        }
+        Effect::Expire { database, key, expire_at } => {
+            hold.table_mut(segment, database).0.set_expiry(hash, key, expire_at, version)?;
+        }
+        Effect::Append { database, key, bytes } => {
+            let table = hold.table_mut(segment, database).0;
+            let offset = table.find(hash, key).map_or(0, |found| found.value().len());
+            table.grow_value(hash, key, offset + bytes.len(), version, |value| {
+                value[offset..].copy_from_slice(bytes);
+            })?;
+        }
+        Effect::SetRange { database, key, offset, bytes } => {
+            let (table, offset) = (hold.table_mut(segment, database).0, offset as usize);
+            table.grow_value(hash, key, offset + bytes.len(), version, |value| {
+                value[offset..offset + bytes.len()].copy_from_slice(bytes);
+            })?;
+        }
+        Effect::Move { .. } | Effect::NewTable { .. } | Effect::Swap { .. } | Effect::Reset => {
+            unreachable!("effects over several segments go through apply_to_many")
+        }
+    }
+    Ok(())
+}
+
+/// Applies an effect that is not about one key.
+///
+/// # Errors
+/// As [`apply_to_key`].
+pub(crate) fn apply_to_many(
+    hold: &mut Hold<'_>,
+    effect: &Effect<'_>,
+    version: Version,
+    freed: &mut Freed,
+) -> Result<(), DoesNotFit> {
+    let keyspace = hold.keyspace();
+    match *effect {
+        Effect::Move { database, key, to_database, to_key } => {
+            return apply_move(hold, (database, key), (to_database, to_key), version, freed);
+        }
+        Effect::NewTable { number, database } => {
+            let old = keyspace.databases.id(number);
+            for segment in keyspace.every_segment().iter() {
+                let segment = hold.segment_mut(segment);
+                freed.tables.extend(segment.detach(old));
+                segment.newest_removal = version;
+            }
+            keyspace.databases.assign(number, database);
+        }
+        Effect::Swap { first, second } => {
+            keyspace.databases.swap(first, second);
+            for segment in keyspace.every_segment().iter() {
+                hold.segment_mut(segment).newest_removal = version;
+            }
+        }
+        Effect::Reset => {
+            for segment in keyspace.every_segment().iter() {
+                let segment = hold.segment_mut(segment);
+                freed.tables.extend(segment.detach_all());
+                segment.newest_removal = version;
+            }
+            keyspace.databases.reset();
+        }
+        _ => unreachable!("effects on one key go through apply_to_key"),
+    }
+    Ok(())
+}
+
+fn apply_move(
+    hold: &mut Hold<'_>,
+    (database, key): (DatabaseId, &[u8]),
+    (to_database, to_key): (DatabaseId, &[u8]),
+    version: Version,
+    freed: &mut Freed,
+) -> Result<(), DoesNotFit> {
+    let keyspace = hold.keyspace();
+    let (hash, to_hash) = (keyspace.hash(key), keyspace.hash(to_key));
+    let segment = keyspace.segment_of(hash);
+    let mut entry = hold.table_mut(segment, database).0.remove(hash, key, version)?;
+    hold.segment_mut(segment).newest_removal = version;
+    if key != to_key {
+        entry = renamed(entry.borrow(), to_key);
+    }
+    entry.set_version(version);
+    let (table, hasher) = hold.table_mut(keyspace.segment_of(to_hash), to_database);
+    freed.entry(table.put_entry(to_hash, entry, hasher));
+    Ok(())
+}
+
+fn renamed(entry: EntryRef<'_>, key: &[u8]) -> Entry {
+    Entry::new(key, entry.value(), entry.version(), entry.created(), entry.expire_at())
+}

@@ -1,0 +1,65 @@
+//! Numbers in strings: INCR and its family.
+
+use super::arguments::{float, integer, integer_value};
+use super::{Arity, Change, Command, CommandError, CommandInfo, Expiry, Flags, Group, KeyPositions, Outcome, Run};
+use crate::keyspace::entry::{EntryRef, Value};
+use bowline_resp::{Args, Reply, format_long_double_human};
+
+const fn row(name: &'static str, arguments: usize, syntax: &'static str, summary: &'static str, run: Run) -> Command {
+    let (arity, keys, flags) = (Arity::Exactly(arguments), KeyPositions::FIRST, Flags::FAST);
+    Command { info: CommandInfo { name, arity, keys, flags, group: Group::String, syntax, summary, since: "0.1.0" }, run }
+}
+
+/// The rows of this file.
+pub(super) static COMMANDS: &[Command] = &[
+    row("incr", 2, "key", "Increments the integer value of a key by one; a missing key counts as 0.", Run::Write(incr)),
+    row("decr", 2, "key", "Decrements the integer value of a key by one; a missing key counts as 0.", Run::Write(decr)),
+    row("incrby", 3, "key increment", "Increments the integer value of a key by a number.", Run::Write(incrby)),
+    row("decrby", 3, "key decrement", "Decrements the integer value of a key by a number.", Run::Write(decrby)),
+    row(
+        "incrbyfloat",
+        3,
+        "key increment",
+        "Increments the floating-point value of a key by a number.",
+        Run::Write(incrbyfloat),
+    ),
+];
+
+fn add(change: &mut Change<'_, '_, '_>, key: &[u8], by: i64, reply: &mut Reply<'_>) -> Outcome {
+    let old = change.find(key).map_or(Ok(0), |entry| integer_value(entry.value()))?;
+    let new = old.checked_add(by).ok_or(CommandError::Overflow)?;
+    change.put(key, Value::Integer(new), Expiry::Keep);
+    reply.integer(new);
+    Ok(())
+}
+
+fn incr(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    add(change, args.at(1), 1, reply)
+}
+
+fn decr(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    add(change, args.at(1), -1, reply)
+}
+
+fn incrby(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    add(change, args.at(1), integer(args.at(2))?, reply)
+}
+
+fn decrby(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let by = integer(args.at(2))?.checked_neg().ok_or(CommandError::text("ERR decrement would overflow"))?;
+    add(change, args.at(1), by, reply)
+}
+
+fn incrbyfloat(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let (key, by) = (args.at(1), args.at(2));
+    let old = change.find(key).map_or(Ok(0.0), |entry: EntryRef<'_>| entry.value().with_bytes(float))?;
+    let new = old + float(by)?;
+    if !new.is_finite() {
+        return Err(CommandError::text("ERR increment would produce NaN or Infinity"));
+    }
+    // The sum is logged, not the increment: a replay does no arithmetic.
+    let text = format_long_double_human(new);
+    change.put(key, Value::compact(text.as_bytes()), Expiry::Keep);
+    reply.bulk(text.as_bytes());
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! Commands: one row and one function each, side by side in the file of their type.
+//!
+//! ```text
+//!  name -> Command row -> Read(fn(&mut View, ..))      reads memory, notes what the reply depends on
+//!                      \> Write(fn(&mut Change, ..))   the same, and emits effects
+//! ```
+//!
+//! To add a command, add a row to the table of its file and write its function beneath. Everything else (dispatch, arity
+//! errors, COMMAND DOCS, key positions, locks, the client's help) follows from the row. Not here: locks, the log and
+//! transactions (`exec`); commands about connections and the server (crate `server`).
+
+mod arguments;
+mod context;
+mod counters;
+mod databases;
+mod error;
+mod expiry;
+mod keys;
+mod lcs;
+mod pattern;
+mod ranges;
+mod strings;
+mod table;
+mod versions;
+
+pub use context::{Change, Context, Expiry, View};
+pub(crate) use context::{Pending, PlannedKey};
+pub use error::CommandError;
+pub use pattern::Pattern;
+pub use table::{Arity, CommandInfo, Flags, Group, KeyPositions, NameTable};
+
+use bowline_resp::{Args, Reply};
+use std::sync::OnceLock;
+
+/// What a command's function gets and gives: `Ok` when the whole reply is written, or an error reply.
+pub type Outcome = Result<(), CommandError>;
+
+/// A command's function; its kind says whether it may change anything.
+#[derive(Clone, Copy)]
+pub enum Run {
+    /// Only reads.
+    Read(fn(&mut View<'_, '_>, Args<'_>, &mut Reply<'_>) -> Outcome),
+    /// May change what it reads.
+    Write(fn(&mut Change<'_, '_, '_>, Args<'_>, &mut Reply<'_>) -> Outcome),
+}
+
+/// A command on keys or databases.
+pub struct Command {
+    /// What is said of it.
+    pub info: CommandInfo,
+    /// What it does.
+    pub run: Run,
+}
+
+impl Command {
+    /// Whether it may change anything.
+    pub fn is_write(&self) -> bool {
+        matches!(self.run, Run::Write(_))
+    }
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.info.name)
+    }
+}
+
+/// All commands, type by type.
+pub fn all() -> impl Iterator<Item = &'static Command> {
+    let tables: [&'static [Command]; 8] = [
+        strings::COMMANDS,
+        ranges::COMMANDS,
+        counters::COMMANDS,
+        lcs::COMMANDS,
+        keys::COMMANDS,
+        expiry::COMMANDS,
+        databases::COMMANDS,
+        versions::COMMANDS,
+    ];
+    tables.into_iter().flatten()
+}
+
+/// The command of this name, in any case of letters.
+pub fn lookup(name: &[u8]) -> Option<&'static Command> {
+    static TABLE: OnceLock<NameTable<Command>> = OnceLock::new();
+    TABLE.get_or_init(|| NameTable::new(all().map(|command| (command.info.name, command)))).find(name)
+}

@@ -1,0 +1,387 @@
+//! Running commands: locks, log and replies.
+//!
+//! ```text
+//!  pipelined commands --+-- a group of keyed commands: room in the log, one hold of all their segments,
+//!                       |   prefetch all buckets, then all entries, then run one after another
+//!                       \-- a unit: a transaction, a command over whole databases, or one that needs more locks or
+//!                           room than its arguments show
+//!  each write: effects -> one record in the log -> its version is stamped on what it changed -> reply held for it
+//! ```
+//!
+//! A group is nothing but a shared hold: each command is still on its own, with a version of its own. Room in the log is
+//! taken before anything executes; where there is none yet the caller parks, where the disk is full the command is
+//! refused. Not here: bytes of connections (crate `server`), what commands do (`command`).
+
+mod replies;
+mod unit;
+
+pub use replies::Replies;
+pub use unit::{Transaction, TransactionEnd, Watched};
+
+use crate::command::{Change, Command, CommandError, Context, Flags, Pending, PlannedKey, Run, View};
+use crate::keyspace::{Hold, Keyspace, SegmentSet};
+use crate::limits::{GROUP_BYTES_MAX, GROUP_COMMANDS_MAX};
+use crate::log::{self, Admission, Log, RoomClass};
+use crate::store::Store;
+use crate::version::Version;
+use bowline_resp::{ArgRange, Args, Protocol};
+
+/// When a reply may leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// When everything it tells of is committed.
+    #[default]
+    Always,
+    /// At once; the log is synced every second. A power cut can take the last second of acknowledged writes.
+    EverySecond,
+    /// At once; the log is synced when something else asks for it. A power cut can take more.
+    None,
+}
+
+/// What a connection says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// The database number that it has selected.
+    pub database: u32,
+    /// The protocol of its replies.
+    pub protocol: Protocol,
+    /// When its replies may leave.
+    pub level: Durability,
+}
+
+/// One decoded command and where its arguments stand among the ranges.
+#[derive(Clone, Copy, Debug)]
+pub struct Planned {
+    /// Its row.
+    pub command: &'static Command,
+    /// Index of its name among the ranges.
+    pub first_range: u32,
+    /// Number of its arguments, its name counted.
+    pub ranges: u32,
+}
+
+impl Planned {
+    fn args<'a>(&self, buffer: &'a [u8], ranges: &'a [ArgRange]) -> Args<'a> {
+        let first = self.first_range as usize;
+        Args::new(buffer, ranges.get(first..first + self.ranges as usize).unwrap_or_default())
+    }
+
+    /// The command's keys.
+    fn keys<'a>(&self, request: &Request<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let args = self.args(request.buffer, request.ranges);
+        self.command.info.keys.of(args.len()).map(move |position| args.at(position))
+    }
+}
+
+/// Why a run ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The log has no room at the moment: park, and run the rest when the log's listener is woken.
+    Room,
+}
+
+/// How far a run came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunEnd {
+    /// Commands that are done, replies written.
+    pub done: usize,
+    /// Why not all are.
+    pub stopped: Option<Stop>,
+}
+
+/// What a command's effects can come to in the log, beyond its arguments: kinds, lengths, expiries, removals of expired
+/// keys, the record's own head.
+const RECORD_OVERHEAD: usize = 32 + log::RECORD_ROOM_BYTES;
+const KEY_OVERHEAD: usize = 32;
+
+/// Runs commands for one thread; owns the memory that runs reuse.
+pub struct Executor {
+    store: Store,
+    pending: Pending,
+    plan: Plan,
+    told: Told,
+}
+
+impl Executor {
+    /// An executor on this store.
+    pub fn new(store: &Store) -> Executor {
+        Executor {
+            store: store.clone(),
+            pending: Pending::default(),
+            plan: Plan::default(),
+            told: Told { random: store.random_seed(), ..Told::default() },
+        }
+    }
+
+    /// Lookups that found their key, and lookups that did not, since the last call.
+    pub fn take_hits_and_misses(&mut self) -> (u64, u64) {
+        (std::mem::take(&mut self.told.hits), std::mem::take(&mut self.told.misses))
+    }
+
+    /// Runs commands front to back and writes their replies.
+    pub fn run(
+        &mut self,
+        caller: &Caller,
+        buffer: &[u8],
+        ranges: &[ArgRange],
+        batch: &[Planned],
+        replies: &mut Replies,
+    ) -> RunEnd {
+        let now_ms = self.store.now_ms();
+        let request = Request { caller, buffer, ranges, now_ms };
+        let mut done = 0;
+        while done < batch.len() {
+            let rest = &batch[done..];
+            let group = group_of(rest, &request);
+            let finished = if group == 0 { None } else { self.run_group(&request, &rest[..group], replies) };
+            match finished {
+                Some(count) if count > 0 => done += count,
+                Some(_) | None => match self.run_unit(&request, &rest[..1], &[], false, replies) {
+                    TransactionEnd::Done => done += 1,
+                    TransactionEnd::Room => return RunEnd { done, stopped: Some(Stop::Room) },
+                },
+            }
+        }
+        RunEnd { done, stopped: None }
+    }
+
+    /// Runs a group under one hold. Returns how many commands it has done; the next one needs a unit of its own. `None`
+    /// when the log has no room for the whole group.
+    fn run_group(&mut self, request: &Request<'_>, group: &[Planned], replies: &mut Replies) -> Option<usize> {
+        let wanted: usize = group.iter().map(|planned| room_for(planned, request)).sum();
+        if wanted > 0 && self.store.log().admit(wanted, RoomClass::Ordinary) != Admission::Admitted {
+            let reads = group.iter().take_while(|planned| !planned.command.is_write()).count();
+            return if reads == 0 { None } else { self.run_group(request, &group[..reads], replies) };
+        }
+        let Executor { store, pending, plan, told, .. } = self;
+        let (shared, exclusive) = plan.make(store.keyspace(), request, group);
+        let mut hold = store.keyspace().hold(shared, exclusive);
+        if group.len() > 1 {
+            prefetch(&hold, request, &plan.keys);
+        }
+        let (mut done, mut appended) = (0, 0);
+        for (index, planned) in group.iter().enumerate() {
+            let start = replies.end();
+            let mut context = context(store, request, plan.keys_of(index), told.random);
+            let outcome = run_one(planned, request, &mut hold, &mut context, pending, replies);
+            if outcome == Err(CommandError::MetExpired) {
+                replies.rollback(start);
+                break;
+            }
+            let (depends, own_version_at) = told.note(context);
+            appended += finish(store.log(), request, &mut hold, pending, (depends, &own_version_at), start, replies);
+            done += 1;
+        }
+        drop(hold);
+        if wanted > 0 {
+            store.log().settle(wanted, appended);
+        }
+        self.free_in_background();
+        Some(done)
+    }
+
+    fn free_in_background(&mut self) {
+        if !self.pending.freed.is_empty() {
+            self.store.free_in_background(std::mem::take(&mut self.pending.freed));
+        }
+    }
+}
+
+/// The keys of some commands, hashed once: the hash chooses the lock, then finds the entry.
+#[derive(Default)]
+struct Plan {
+    keys: Vec<PlannedKey>,
+    /// Of each command, where its keys begin.
+    first_key: Vec<usize>,
+}
+
+impl Plan {
+    /// Hashes every key and says which segments the commands need, to read and to change.
+    fn make(&mut self, keyspace: &Keyspace, request: &Request<'_>, commands: &[Planned]) -> (SegmentSet, SegmentSet) {
+        let (mut shared, mut exclusive) = (SegmentSet::EMPTY, SegmentSet::EMPTY);
+        self.keys.clear();
+        self.first_key.clear();
+        for planned in commands {
+            self.first_key.push(self.keys.len());
+            let set = if planned.command.is_write() { &mut exclusive } else { &mut shared };
+            for key in planned.keys(request) {
+                let hash = keyspace.hash(key);
+                set.insert(keyspace.segment_of(hash));
+                self.keys.push(PlannedKey::new(key, hash));
+            }
+        }
+        (shared, exclusive)
+    }
+
+    fn keys_of(&self, index: usize) -> &[PlannedKey] {
+        let end = self.first_key.get(index + 1).copied().unwrap_or(self.keys.len());
+        self.first_key.get(index).and_then(|first| self.keys.get(*first..end)).unwrap_or_default()
+    }
+}
+
+/// What commands told beside their replies, added up.
+#[derive(Default)]
+struct Told {
+    hits: u64,
+    misses: u64,
+    random: u64,
+}
+
+impl Told {
+    /// Adds what one command told; returns what its reply depends on and where its own version goes.
+    fn note(&mut self, context: Context<'_>) -> (Version, Vec<usize>) {
+        self.hits += context.hits;
+        self.misses += context.misses;
+        self.random = context.random;
+        (context.depends, context.own_version_at)
+    }
+}
+
+fn context<'p>(store: &Store, request: &Request<'_>, planned: &'p [PlannedKey], random: u64) -> Context<'p> {
+    Context {
+        database: request.caller.database,
+        databases: store.databases(),
+        now_ms: request.now_ms,
+        value_bytes_max: store.value_bytes_max(),
+        planned,
+        depends: Version::ZERO,
+        last_version: store.log().last_version(),
+        hits: 0,
+        misses: 0,
+        own_version_at: Vec::new(),
+        random,
+    }
+}
+
+/// Puts what a command changed into the log, stamps the version it got, and holds its reply for what it tells of.
+/// Returns the bytes that went into the log.
+fn finish(
+    log: &Log,
+    request: &Request<'_>,
+    hold: &mut Hold<'_>,
+    pending: &mut Pending,
+    (mut depends, own_version_at): (Version, &[usize]),
+    start: usize,
+    replies: &mut Replies,
+) -> usize {
+    let (version, appended) = append(log, hold, pending, request.now_ms);
+    if let Some(version) = version {
+        depends = version;
+        // Back to front, so that earlier places stay where they are.
+        for &at in own_version_at.iter().rev() {
+            replies.insert(at, format!(":{version}\r\n").as_bytes());
+        }
+    }
+    let safe = match request.caller.level {
+        Durability::Always => log.commit(),
+        Durability::EverySecond | Durability::None => log.commit().max(log.version_limit()),
+    };
+    if depends > safe {
+        replies.depend_on(start, depends);
+    }
+    appended
+}
+
+/// What the commands of one run have in common.
+struct Request<'a> {
+    caller: &'a Caller,
+    buffer: &'a [u8],
+    ranges: &'a [ArgRange],
+    now_ms: u64,
+}
+
+/// How many commands from the front can share a hold; 0 when the first needs a unit of its own.
+fn group_of(batch: &[Planned], request: &Request<'_>) -> usize {
+    let mut bytes = 0;
+    let fits = |planned: &&Planned| {
+        let args = planned.args(request.buffer, request.ranges);
+        bytes += args.iter().map(<[u8]>::len).sum::<usize>();
+        let flags = planned.command.info.flags;
+        bytes <= GROUP_BYTES_MAX && !flags.has(Flags::WHOLE) && !flags.has(Flags::LOGS_VALUES)
+    };
+    batch.iter().take(GROUP_COMMANDS_MAX).take_while(fits).count()
+}
+
+/// Bytes of room that a command takes in the log before it runs: an upper bound of what it logs, values of other keys
+/// left aside.
+fn room_for(planned: &Planned, request: &Request<'_>) -> usize {
+    if planned.command.is_write() { room_for_args(planned, request) } else { 0 }
+}
+
+/// The same for any command, as if it wrote: the removal of expired keys is logged for readers too.
+fn room_for_args(planned: &Planned, request: &Request<'_>) -> usize {
+    let args = planned.args(request.buffer, request.ranges);
+    RECORD_OVERHEAD + args.iter().map(|arg| 2 * arg.len() + KEY_OVERHEAD).sum::<usize>()
+}
+
+/// Fetches what the group will touch: first every bucket, then every entry, so that the misses overlap.
+fn prefetch(hold: &Hold<'_>, request: &Request<'_>, planned: &[PlannedKey]) {
+    let keyspace = hold.keyspace();
+    let id = keyspace.databases.id(request.caller.database);
+    let table = |key: &PlannedKey| hold.table(keyspace.segment_of(key.hash), id);
+    for key in planned {
+        if let Some(table) = table(key) {
+            table.entries().prefetch_bucket(key.hash);
+        }
+    }
+    for key in planned {
+        if let Some(table) = table(key) {
+            table.entries().prefetch_entries(key.hash);
+        }
+    }
+}
+
+/// Runs one command's function; an error becomes its reply.
+fn run_one(
+    planned: &Planned,
+    request: &Request<'_>,
+    hold: &mut Hold<'_>,
+    context: &mut Context<'_>,
+    pending: &mut Pending,
+    replies: &mut Replies,
+) -> Result<(), CommandError> {
+    let args = planned.args(request.buffer, request.ranges);
+    let start = replies.end();
+    let mut reply = replies.writer(request.caller.protocol);
+    let outcome = match planned.command.run {
+        Run::Read(run) => run(&mut View { hold, context }, args, &mut reply),
+        Run::Write(run) => run(&mut Change { hold, context, pending }, args, &mut reply),
+    };
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(CommandError::MetExpired) => Err(CommandError::MetExpired),
+        Err(error) => {
+            replies.rollback(start);
+            replies.writer(request.caller.protocol).error(&error.to_string());
+            Ok(())
+        }
+    }
+}
+
+/// Logs what is pending as one record, if there is anything, and stamps its version on everything it changed. Returns the
+/// version and the bytes in the log.
+pub(crate) fn append(
+    log: &Log,
+    hold: &mut Hold<'_>,
+    pending: &mut Pending,
+    now_ms: u64,
+) -> (Option<Version>, usize) {
+    if pending.effects.is_empty() {
+        return (None, 0);
+    }
+    let bytes = pending.effects.len();
+    let version = if std::mem::take(&mut pending.resets) {
+        log.append_reset(now_ms, &mut pending.effects)
+    } else {
+        log.append(now_ms, &mut pending.effects)
+    };
+    pending.effects.clear();
+    let keyspace = hold.keyspace();
+    for (database, hash) in pending.touched.drain(..) {
+        hold.table_mut(keyspace.segment_of(hash), database).0.stamp(hash, version);
+    }
+    for segment in std::mem::take(&mut pending.removed_in).iter() {
+        hold.segment_mut(segment).newest_removal = version;
+    }
+    (Some(version), bytes)
+}

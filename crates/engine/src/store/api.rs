@@ -1,0 +1,311 @@
+//! The embedded library's calls: put, get, delete, batches, iteration. All are about database 0.
+
+use super::{Batch, Store, one};
+use crate::command::{Change, Expiry, Pending, View};
+use crate::error::{Error, Result};
+use crate::keyspace::SegmentSet;
+use crate::keyspace::entry::{EntryRef, Value};
+use crate::keyspace::table::TableCursor;
+use crate::limits::RECORD_BYTES_MAX;
+use crate::log::RoomClass;
+use crate::version::Version;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// An entry, copied out of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EntryInfo {
+    /// The value.
+    pub value: Vec<u8>,
+    /// The version of its last change: what [`Store::put_if_version`] compares.
+    pub version: Version,
+    /// When the key was first written; whole seconds.
+    pub created: SystemTime,
+    /// When it was last changed.
+    pub updated: SystemTime,
+    /// When it expires, if it does.
+    pub expires: Option<SystemTime>,
+}
+
+impl EntryInfo {
+    fn new(entry: EntryRef<'_>) -> EntryInfo {
+        let at_ms = |ms| UNIX_EPOCH + Duration::from_millis(ms);
+        EntryInfo {
+            value: entry.value().to_vec(),
+            version: entry.version(),
+            created: at_ms(u64::from(entry.created()) * 1000),
+            updated: at_ms(entry.version().time_ms()),
+            expires: entry.expire_at().map(at_ms),
+        }
+    }
+}
+
+impl Store {
+    /// Writes a value, without expiry. Returns the version of the change when it is as durable as the options ask for.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::DiskFull`] (nothing was changed), [`Error::Poisoned`].
+    pub fn put(&self, key: &[u8], value: &[u8]) -> Result<Version> {
+        self.check_sizes(key, value)?;
+        self.change(&[key], value.len(), RoomClass::Ordinary, |change| {
+            change.put(key, Value::compact(value), Expiry::Clear);
+        })
+        .map(|((), version)| version)
+    }
+
+    /// Writes a value that expires after `lifetime`.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn put_with_lifetime(&self, key: &[u8], value: &[u8], lifetime: Duration) -> Result<Version> {
+        self.check_sizes(key, value)?;
+        let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
+        self.change(&[key], value.len(), RoomClass::Ordinary, |change| {
+            let at = change.now_ms().saturating_add(lifetime_ms);
+            change.put(key, Value::compact(value), Expiry::At(at));
+        })
+        .map(|((), version)| version)
+    }
+
+    /// Writes a value if the key still has `version` ([`Version::ZERO`]: if it does not exist): optimistic locking. An
+    /// expiry is kept. Returns the new version, or `None` when somebody was faster.
+    ///
+    /// ```
+    /// # fn main() -> bowline::Result<()> {
+    /// # let directory = tempfile::tempdir().expect("a temporary directory");
+    /// # let store = bowline::Store::open(bowline::Options::new(directory.path()))?;
+    /// let first = store.put(b"counter", b"1")?;
+    /// assert!(store.put_if_version(b"counter", b"2", first)?.is_some());
+    /// assert!(store.put_if_version(b"counter", b"3", first)?.is_none());
+    /// # store.close()
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn put_if_version(&self, key: &[u8], value: &[u8], version: Version) -> Result<Option<Version>> {
+        self.check_sizes(key, value)?;
+        let (same, new) = self.change(&[key], value.len(), RoomClass::Ordinary, |change| {
+            let same = change.find(key).map_or(Version::ZERO, EntryRef::version) == version;
+            if same {
+                change.put(key, Value::compact(value), Expiry::Keep);
+            }
+            same
+        })?;
+        Ok(same.then_some(new))
+    }
+
+    /// Removes a key; returns whether it was there.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`]; [`Error::DiskFull`] only when even the reserve for removals is used up.
+    pub fn delete(&self, key: &[u8]) -> Result<bool> {
+        self.change(&[key], 0, RoomClass::Removal, |change| change.remove(key)).map(|(removed, _)| removed)
+    }
+
+    /// Makes several changes together or not at all. Returns their version.
+    ///
+    /// # Errors
+    /// As [`Store::put`]; a batch of more than 1 GiB is [`Error::TooLarge`].
+    pub fn write(&self, batch: &Batch) -> Result<Version> {
+        let mut bytes = 0;
+        for (key, value) in &batch.changes {
+            self.check_sizes(key, value.as_deref().unwrap_or_default())?;
+            bytes += value.as_ref().map_or(0, Vec::len);
+        }
+        if bytes > RECORD_BYTES_MAX {
+            return Err(Error::TooLarge { what: "batch", found: bytes, limit: RECORD_BYTES_MAX });
+        }
+        let keys: Vec<&[u8]> = batch.changes.iter().map(|(key, _)| key.as_slice()).collect();
+        self.change(&keys, bytes, RoomClass::Ordinary, |change| {
+            for (key, value) in &batch.changes {
+                match value {
+                    Some(value) => change.put(key, Value::compact(value), Expiry::Clear),
+                    None => {
+                        change.remove(key);
+                    }
+                }
+            }
+        })
+        .map(|((), version)| version)
+    }
+
+    /// The value of a key. Nothing is returned that a power cut could still take back.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`].
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.view(key, |entry| entry.value().to_vec())
+    }
+
+    /// The value of a key with its version and times.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`].
+    pub fn get_entry(&self, key: &[u8]) -> Result<Option<EntryInfo>> {
+        self.view(key, EntryInfo::new)
+    }
+
+    /// Whether a key exists.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`].
+    pub fn exists(&self, key: &[u8]) -> Result<bool> {
+        Ok(self.view(key, |_| ())?.is_some())
+    }
+
+    /// Number of keys.
+    pub fn len(&self) -> usize {
+        self.database_sizes().iter().find(|(number, ..)| *number == 0).map_or(0, |(_, keys, _)| *keys)
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Removes all keys. Memory is freed in the background.
+    ///
+    /// # Errors
+    /// As [`Store::delete`].
+    pub fn clear(&self) -> Result<()> {
+        self.change_held(self.keyspace().every_segment(), 0, RoomClass::Removal, |change| change.flush(0)).map(|_| ())
+    }
+
+    /// Waits until everything written so far is durable, whatever the options say.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`].
+    #[doc(alias = "flush")]
+    pub fn sync(&self) -> Result<()> {
+        let version = self.log().last_version();
+        self.log().request_sync(version);
+        if self.options().threads {
+            return self.log().wait(version);
+        }
+        while self.log().commit() < version && !self.log().is_poisoned() {
+            self.turn();
+        }
+        if self.log().is_poisoned() { Err(Error::Poisoned) } else { Ok(()) }
+    }
+
+    /// All keys with their values, in no order, a few at a time. A key that is there from the first call to the last is met
+    /// at least once, others perhaps.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { store: self, segment: 0, cursor: TableCursor::default(), found: Vec::new() }
+    }
+
+    fn check_sizes(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        let options = self.options();
+        for (what, found, limit) in
+            [("key", key.len(), options.key_bytes_max), ("value", value.len(), options.value_bytes_max)]
+        {
+            if found > limit {
+                return Err(Error::TooLarge { what, found, limit });
+            }
+        }
+        Ok(())
+    }
+
+    fn change<R>(
+        &self,
+        keys: &[&[u8]],
+        value_bytes: usize,
+        class: RoomClass,
+        run: impl FnOnce(&mut Change<'_, '_, '_>) -> R,
+    ) -> Result<(R, Version)> {
+        let mut segments = SegmentSet::EMPTY;
+        for key in keys {
+            segments.insert(self.keyspace().segment_of(self.keyspace().hash(key)));
+        }
+        let key_bytes: usize = keys.iter().map(|key| 2 * key.len() + 64).sum();
+        self.change_held(segments, key_bytes + value_bytes, class, run)
+    }
+
+    /// Runs a change with these segments held; returns the version that its caller may learn of once it is committed.
+    fn change_held<R>(
+        &self,
+        segments: SegmentSet,
+        bytes: usize,
+        class: RoomClass,
+        run: impl FnOnce(&mut Change<'_, '_, '_>) -> R,
+    ) -> Result<(R, Version)> {
+        let room = bytes + 64;
+        self.wait_for_room(room, class)?;
+        let now_ms = self.now_ms();
+        let mut pending = Pending::default();
+        let mut hold = self.keyspace().hold(SegmentSet::EMPTY, segments);
+        let mut context = self.context(now_ms);
+        let result = run(&mut Change { hold: &mut hold, context: &mut context, pending: &mut pending });
+        let (version, appended) = self.append(&mut hold, &mut pending, now_ms);
+        drop(hold);
+        self.log().settle(room, appended);
+        self.free_in_background(pending.freed);
+        let version = version.unwrap_or(context.depends);
+        self.wait_for_commit(version)?;
+        Ok((result, version))
+    }
+
+    fn view<R>(&self, key: &[u8], read: impl Fn(EntryRef<'_>) -> R) -> Result<Option<R>> {
+        let segment = one(self.keyspace().segment_of(self.keyspace().hash(key)));
+        let hold = self.keyspace().hold(segment, SegmentSet::EMPTY);
+        let mut context = self.context(self.now_ms());
+        let found = View { hold: &hold, context: &mut context }.find(key).map(|entry| entry.map(&read));
+        drop(hold);
+        match found {
+            Ok(found) => {
+                self.wait_for_commit(context.depends)?;
+                Ok(found)
+            }
+            // It has expired: remove it, so that "gone" is in the log before anybody is told.
+            Err(_) => self.change(&[key], 0, RoomClass::Removal, |change| change.find(key).map(&read)).map(|(r, _)| r),
+        }
+    }
+}
+
+/// Iterates over a store; see [`Store::iter`].
+pub struct Iter<'s> {
+    store: &'s Store,
+    segment: usize,
+    cursor: TableCursor,
+    found: Vec<(Vec<u8>, EntryInfo)>,
+}
+
+/// Entries that an iterator copies out under one lock.
+const ITER_STEP: usize = 256;
+
+impl Iter<'_> {
+    /// Copies the next entries out; returns the newest version among them.
+    fn step(&mut self) -> Version {
+        let keyspace = self.store.keyspace();
+        let hold = keyspace.hold(one(self.segment), SegmentSet::EMPTY);
+        let (now_ms, mut newest) = (self.store.now_ms(), Version::ZERO);
+        let next = hold.table(self.segment, keyspace.databases.id(0)).and_then(|table| {
+            table.entries().scan(self.cursor, ITER_STEP, &mut |entry| {
+                if !entry.is_expired(now_ms) {
+                    newest = newest.max(entry.version());
+                    self.found.push((entry.key().to_vec(), EntryInfo::new(entry)));
+                }
+            })
+        });
+        self.cursor = next.unwrap_or_default();
+        self.segment += usize::from(next.is_none());
+        newest
+    }
+}
+
+impl Iterator for Iter<'_> {
+    type Item = Result<(Vec<u8>, EntryInfo)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.found.is_empty() && self.segment < self.store.keyspace().segment_count() {
+            let newest = self.step();
+            if let Err(error) = self.store.wait_for_commit(newest) {
+                self.segment = self.store.keyspace().segment_count();
+                self.found.clear();
+                return Some(Err(error));
+            }
+        }
+        self.found.pop().map(Ok)
+    }
+}

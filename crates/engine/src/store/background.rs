@@ -1,0 +1,154 @@
+//! What goes on beside the commands: writing the log, removing what has expired, freeing memory.
+
+use super::Store;
+use crate::apply::Freed;
+use crate::error::{Error, Result};
+use crate::log::{self, FilePreparer, Log, LogThreads, LogWriter, Step};
+use parking_lot::Mutex;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// The sleeper looks at least this often.
+const EXPIRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long it waits when the log has no room for its removals.
+const EXPIRY_RETRY: Duration = Duration::from_millis(10);
+
+/// The log's state machines: on threads of their own, or turned by hand.
+enum LogMachines {
+    Threads(LogThreads),
+    ByHand(Box<(LogWriter, FilePreparer)>),
+}
+
+/// The background's threads, or the state machines in their place.
+pub(super) struct Background {
+    log: Mutex<Option<LogMachines>>,
+    free: Mutex<Option<Sender<Freed>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    closing: AtomicBool,
+}
+
+impl Background {
+    pub(super) fn new(writer: LogWriter, files: FilePreparer, log: &Log, threads: bool) -> Result<Background> {
+        let machines = if threads {
+            LogMachines::Threads(log::spawn(writer, files, log)?)
+        } else {
+            LogMachines::ByHand(Box::new((writer, files)))
+        };
+        Ok(Background {
+            log: Mutex::new(Some(machines)),
+            free: Mutex::new(None),
+            threads: Mutex::new(Vec::new()),
+            closing: AtomicBool::new(false),
+        })
+    }
+
+    /// Starts the threads "expiry" and "memory".
+    pub(super) fn start(&self, store: &Store) -> Result<()> {
+        let (sender, receiver) = channel();
+        *self.free.lock() = Some(sender);
+        let weak = std::sync::Arc::downgrade(&store.shared);
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(run)
+                .map_err(|source| Error::io("start a thread for", &store.shared.options.directory, source))
+        };
+        let mut threads = self.threads.lock();
+        threads.push(spawn("expiry", Box::new(move || remove_expired(&weak)))?);
+        threads.push(spawn("memory", Box::new(move || free_memory(receiver)))?);
+        Ok(())
+    }
+
+    /// Drops memory elsewhere, or here when there is no thread for it.
+    pub(super) fn free(&self, freed: Freed) {
+        let unsent = match &*self.free.lock() {
+            Some(sender) => sender.send(freed).map_err(|unsent| unsent.0).err(),
+            None => Some(freed),
+        };
+        drop(unsent);
+    }
+
+    /// One step of the log's machines, when they have no threads.
+    pub(super) fn turn(&self, now: Duration) -> bool {
+        match &mut *self.log.lock() {
+            Some(LogMachines::ByHand(machines)) => {
+                let wrote = machines.0.step(now) == Step::Worked;
+                let prepared = machines.1.step() == Step::Worked;
+                wrote || prepared
+            }
+            Some(LogMachines::Threads(_)) | None => false,
+        }
+    }
+
+    /// Writes and syncs everything, stops all threads. The second call does nothing.
+    pub(super) fn close(&self, log: &Log, now: Duration) -> Result<()> {
+        self.closing.store(true, Ordering::SeqCst);
+        let machines = self.log.lock().take();
+        let closed = match machines {
+            Some(LogMachines::Threads(threads)) => threads.close(),
+            Some(LogMachines::ByHand(mut machines)) => close_by_hand(log, &mut machines, now),
+            None => Ok(()),
+        };
+        self.free.lock().take();
+        for thread in self.threads.lock().drain(..) {
+            thread.thread().unpark();
+            // The last clone may be dropped by one of these threads; it cannot wait for itself.
+            if thread.thread().id() != thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+        closed
+    }
+}
+
+fn close_by_hand(log: &Log, (writer, files): &mut (LogWriter, FilePreparer), now: Duration) -> Result<()> {
+    log.begin_close();
+    while !writer.is_closed() {
+        if log.is_poisoned() {
+            return Err(Error::Poisoned);
+        }
+        let worked = [writer.step(now), files.step()].contains(&Step::Worked);
+        assert!(worked || writer.is_closed(), "a log that is closing makes progress");
+    }
+    Ok(())
+}
+
+impl Drop for super::Shared {
+    fn drop(&mut self) {
+        if let Err(error) = self.background.close(&self.log, self.options.clock.monotonic()) {
+            tracing::error!(%error, "the store was dropped and its last writes could not be made durable");
+        }
+    }
+}
+
+fn free_memory(freed: Receiver<Freed>) {
+    freed.into_iter().for_each(drop);
+}
+
+fn remove_expired(store: &Weak<super::Shared>) {
+    let mut first = true;
+    while let Some(shared) = store.upgrade() {
+        let store = Store { shared };
+        let keyspace = &store.shared.keyspace;
+        if std::mem::take(&mut first) {
+            keyspace.alarm.wake_this_thread();
+        }
+        if store.shared.background.closing.load(Ordering::SeqCst) {
+            return;
+        }
+        store.remove_all_due();
+        keyspace.alarm.planned_for(u64::MAX);
+        let deadline = (0..keyspace.segment_count()).map(|segment| keyspace.deadline(segment)).min();
+        let (deadline, now_ms) = (deadline.unwrap_or(u64::MAX), store.now_ms());
+        keyspace.alarm.planned_for(deadline);
+        let pause = match deadline.checked_sub(now_ms) {
+            Some(ms) if ms > 0 => Duration::from_millis(ms).min(EXPIRY_PAUSE_MAX),
+            _ => EXPIRY_RETRY,
+        };
+        drop(store);
+        thread::park_timeout(pause);
+    }
+}

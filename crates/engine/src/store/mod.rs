@@ -1,0 +1,375 @@
+//! The store: keyspace, log and background work together. This is the embedded library's face.
+//!
+//! ```text
+//!  put / delete / batch ---\                        /--> keyspace (memory)
+//!                           Store -- locks, room --<
+//!  server's executors -----/                        \--> log --> disk --> commit --> answer
+//! ```
+//!
+//! Threads: "log-writer" and "log-files" (see `log`), "expiry" and "memory" (see `background`). With
+//! [`Options::threads`] off none is started and [`Store::turn`] does their work, for simulations.
+
+mod api;
+mod background;
+mod batch;
+mod options;
+
+pub use api::{EntryInfo, Iter};
+pub use batch::Batch;
+pub use options::Options;
+
+use crate::apply::Freed;
+use crate::command::{Change, Context, Pending};
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+use crate::exec::Durability;
+use crate::keyspace::{Hold, Keyspace, SegmentSet};
+use crate::limits::{EXPIRE_SLICE, LOG_MARK_AFTER, LOG_RESERVE_BYTES};
+use crate::log::{self, Admission, Log, LogOptions, LogStatistics, RoomClass};
+use crate::recovery::Recovery;
+use crate::time::StoreTime;
+use crate::version::Version;
+use background::Background;
+use parking_lot::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A store that is open. Cheap to clone; all clones are the same store. It closes when [`Store::close`] is called or the
+/// last clone is dropped.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    keyspace: Arc<Keyspace>,
+    log: Log,
+    time: StoreTime,
+    options: Options,
+    background: Background,
+    log_directory: PathBuf,
+    expired: AtomicU64,
+    recovered: log::Recovered,
+    /// Held as long as the store is open.
+    directory_lock: Mutex<Option<Box<dyn Send + Sync>>>,
+}
+
+/// Figures about a store.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// Keys in all databases.
+    pub keys: usize,
+    /// Keys that have an expiry.
+    pub expiring: usize,
+    /// Bytes of all entries, as allocated.
+    pub entry_bytes: usize,
+    /// Bytes of the tables that find them.
+    pub table_bytes: usize,
+    /// Entries removed because they had expired, since the store was opened.
+    pub expired: u64,
+    /// The log.
+    pub log: LogStatistics,
+    /// What was read when the store was opened.
+    pub recovered: log::Recovered,
+}
+
+impl Store {
+    /// Opens the store in a directory, which is made if need be, and brings back every acknowledged write.
+    ///
+    /// ```
+    /// # fn main() -> bowline::Result<()> {
+    /// # let directory = tempfile::tempdir().expect("a temporary directory");
+    /// let store = bowline::Store::open(bowline::Options::new(directory.path()))?;
+    /// store.put(b"greeting", b"hello")?; // returns when it is safe on disk
+    /// assert_eq!(store.get(b"greeting")?.as_deref(), Some(&b"hello"[..]));
+    /// store.close()
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another process has it open, [`Error::Corrupt`] when the files are damaged,
+    /// [`Error::FormatTooNew`], and whatever the disk says.
+    pub fn open(options: Options) -> Result<Store> {
+        Store::open_watched(options, &|_| {})
+    }
+
+    /// As [`Store::open`], telling `progress` how far recovery has come: often, and from the calling thread.
+    pub fn open_watched(options: Options, progress: &dyn Fn(log::Progress)) -> Result<Store> {
+        let directory = &options.directory;
+        let disk = options.disk.clone();
+        disk.create_directory(directory).map_err(|source| Error::io("create", directory, source))?;
+        let directory_lock = lock_directory(&*disk, directory)?;
+        let seed = options.seed.map_or_else(random_u128, Ok)?;
+        let keyspace = Arc::new(Keyspace::new(options.segments, seed, options.entries_per_segment));
+        let log_directory = options.log_directory.clone().unwrap_or_else(|| directory.join("log"));
+        let mut recovery = Recovery::new(keyspace.clone(), options.threads);
+        let log_options = log_options(&options, log_directory.clone())?;
+        let (log, writer, files, recovered) =
+            Log::open(log_options, &mut |frame| recovery.replay(frame), progress)?;
+        recovery.finish()?;
+        let shared = Shared {
+            keyspace,
+            background: Background::new(writer, files, &log, options.threads)?,
+            log,
+            time: StoreTime::new(options.clock.clone()),
+            options,
+            log_directory,
+            expired: AtomicU64::new(0),
+            recovered,
+            directory_lock: Mutex::new(Some(directory_lock)),
+        };
+        let store = Store { shared: Arc::new(shared) };
+        if store.shared.options.threads {
+            store.shared.background.start(&store)?;
+        }
+        Ok(store)
+    }
+
+    /// Makes everything durable, stops the background and gives the directory free. Other clones of the store refuse
+    /// further writes.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] when the last writes could not be made durable.
+    pub fn close(self) -> Result<()> {
+        let closed = self.shared.background.close(&self.shared.log, self.shared.options.clock.monotonic());
+        self.shared.directory_lock.lock().take();
+        closed
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.shared.log
+    }
+
+    /// The keyspace.
+    pub fn keyspace(&self) -> &Keyspace {
+        &self.shared.keyspace
+    }
+
+    /// The options it was opened with.
+    pub fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    /// The store's time: milliseconds since the Unix epoch, without the jumps of the wall clock.
+    pub fn now_ms(&self) -> u64 {
+        self.shared.time.now_ms()
+    }
+
+    /// How many database numbers there are.
+    pub fn databases(&self) -> u32 {
+        self.shared.options.databases
+    }
+
+    /// Longest value that a command may make, bytes.
+    pub fn value_bytes_max(&self) -> usize {
+        self.shared.options.value_bytes_max
+    }
+
+    /// A seed for an executor's random choices; another one each time.
+    pub fn random_seed(&self) -> u64 {
+        self.shared.keyspace.hash(&self.shared.log.last_version().0.to_le_bytes())
+    }
+
+    /// The error reply of a write that was refused because the log has no room.
+    pub fn no_room_text(&self) -> String {
+        let error = if self.shared.log.is_poisoned() { Error::Poisoned } else { self.disk_full() };
+        format!("MISCONF {error}")
+    }
+
+    /// Figures; takes each segment's lock for a moment.
+    pub fn statistics(&self) -> Statistics {
+        let (mut keys, mut expiring, mut entry_bytes, mut table_bytes) = (0, 0, 0, 0);
+        self.for_each_table(|_, table| {
+            keys += table.entries().len();
+            expiring += table.expiring();
+            entry_bytes += table.entries().entry_bytes();
+            table_bytes += table.entries().table_bytes();
+        });
+        Statistics {
+            keys,
+            expiring,
+            entry_bytes,
+            table_bytes,
+            expired: self.shared.expired.load(Ordering::Relaxed),
+            log: self.shared.log.statistics(),
+            recovered: self.shared.recovered.clone(),
+        }
+    }
+
+    /// Keys and expiring keys of each database number that has any.
+    pub fn database_sizes(&self) -> Vec<(u32, usize, usize)> {
+        let mut sizes = std::collections::BTreeMap::new();
+        self.for_each_table(|id, table| {
+            if let Some(number) = self.shared.keyspace.databases.number_of(id) {
+                let size: &mut (usize, usize) = sizes.entry(number).or_default();
+                size.0 += table.entries().len();
+                size.1 += table.expiring();
+            }
+        });
+        sizes.into_iter().filter(|(_, (keys, _))| *keys > 0).map(|(n, (keys, expiring))| (n, keys, expiring)).collect()
+    }
+
+    fn for_each_table(&self, mut visit: impl FnMut(crate::keyspace::DatabaseId, &crate::keyspace::DatabaseTable)) {
+        for segment in self.shared.keyspace.every_segment().iter() {
+            let hold = self.shared.keyspace.hold(one(segment), SegmentSet::EMPTY);
+            hold.segment(segment).tables().for_each(|(id, table)| visit(id, table));
+        }
+    }
+
+    fn disk_full(&self) -> Error {
+        Error::DiskFull { path: self.shared.log_directory.clone() }
+    }
+
+    /// Does the background's work once, for a store without threads: one step of the log's writer, one of its files, and
+    /// the removal of what has expired. Returns whether anything was done.
+    pub fn turn(&self) -> bool {
+        let expired = self.remove_all_due();
+        self.shared.background.turn(self.shared.options.clock.monotonic()) || expired > 0
+    }
+
+    /// Removes every entry that is due, in slices. Returns how many.
+    pub(crate) fn remove_all_due(&self) -> usize {
+        let now_ms = self.now_ms();
+        let segments = 0..self.shared.keyspace.segment_count();
+        segments.map_while(|segment| self.remove_due(segment, now_ms)).sum()
+    }
+
+    /// Removes the entries of a segment that are due at `now_ms`, a slice in each hold. Returns how many, or `None` when
+    /// the log has no room at the moment.
+    pub(crate) fn remove_due(&self, segment: usize, now_ms: u64) -> Option<usize> {
+        let mut removed = 0;
+        while self.shared.keyspace.deadline(segment) <= now_ms {
+            let count = self.remove_due_slice(segment, now_ms)?;
+            removed += count;
+            if count == 0 {
+                break;
+            }
+        }
+        Some(removed)
+    }
+
+    fn remove_due_slice(&self, segment: usize, now_ms: u64) -> Option<usize> {
+        let room = 1024;
+        if !matches!(self.shared.log.admit(room, RoomClass::Removal), Admission::Admitted) {
+            return None;
+        }
+        let mut pending = Pending::default();
+        let mut hold = self.shared.keyspace.hold(SegmentSet::EMPTY, one(segment));
+        let mut context = self.context(now_ms);
+        let mut change = Change { hold: &mut hold, context: &mut context, pending: &mut pending };
+        let removed = change.remove_due(segment, EXPIRE_SLICE);
+        let appended = self.append(&mut hold, &mut pending, now_ms).1;
+        drop(hold);
+        self.shared.log.settle(room, appended);
+        self.free_in_background(pending.freed);
+        self.shared.expired.fetch_add(removed as u64, Ordering::Relaxed);
+        Some(removed)
+    }
+
+    fn context(&self, now_ms: u64) -> Context<'static> {
+        Context {
+            database: 0,
+            databases: self.databases(),
+            now_ms,
+            value_bytes_max: self.value_bytes_max(),
+            planned: &[],
+            depends: Version::ZERO,
+            last_version: self.shared.log.last_version(),
+            hits: 0,
+            misses: 0,
+            own_version_at: Vec::new(),
+            random: 0,
+        }
+    }
+
+    /// Logs what is pending, if anything is; returns its version and its bytes in the log.
+    fn append(&self, hold: &mut Hold<'_>, pending: &mut Pending, now_ms: u64) -> (Option<Version>, usize) {
+        crate::exec::append(&self.shared.log, hold, pending, now_ms)
+    }
+
+    /// Frees memory that would take long, on another thread.
+    pub(crate) fn free_in_background(&self, freed: Freed) {
+        if !freed.is_empty() {
+            self.shared.background.free(freed);
+        }
+    }
+
+    /// Takes room in the log, waiting for it if need be.
+    fn wait_for_room(&self, bytes: usize, class: RoomClass) -> Result<()> {
+        if self.shared.options.threads {
+            return self.shared.log.admit_blocking(bytes, class);
+        }
+        loop {
+            match self.shared.log.admit(bytes, class) {
+                Admission::Admitted => return Ok(()),
+                Admission::DiskFull => return Err(self.disk_full()),
+                Admission::Poisoned => return Err(Error::Poisoned),
+                Admission::Wait => self.turn(),
+            };
+        }
+    }
+
+    /// Waits until a version is committed, as the durability of the options asks for.
+    fn wait_for_commit(&self, version: Version) -> Result<()> {
+        let log = &self.shared.log;
+        if self.shared.options.durability != Durability::Always && version <= log.version_limit() {
+            return Ok(());
+        }
+        if self.shared.options.threads {
+            return log.wait(version);
+        }
+        log.request_sync(version);
+        while log.commit() < version {
+            if log.is_poisoned() {
+                return Err(Error::Poisoned);
+            }
+            self.turn();
+        }
+        Ok(())
+    }
+}
+
+fn one(segment: usize) -> SegmentSet {
+    let mut set = SegmentSet::EMPTY;
+    set.insert(segment);
+    set
+}
+
+fn log_options(options: &Options, directory: PathBuf) -> Result<LogOptions> {
+    let on_failure = options.on_failure.clone();
+    Ok(LogOptions {
+        directory,
+        file_bytes: options.log_file_bytes,
+        buffer_bytes_max: options.log_buffer_bytes,
+        reserve_bytes: LOG_RESERVE_BYTES,
+        background_sync: options.durability.background_sync(),
+        mark_after: LOG_MARK_AFTER,
+        store_id: options.seed.map_or_else(random_u128, |seed| Ok(!seed))?.to_le_bytes(),
+        disk: options.disk.clone(),
+        clock: options.clock.clone(),
+        on_failure: on_failure.map(|report| -> log::OnFailure { Box::new(move |error| report(error)) }),
+    })
+}
+
+fn random_u128() -> Result<u128> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::io("read", Path::new("/dev/urandom"), std::io::Error::other(error.to_string())))?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+fn lock_directory(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Send + Sync>> {
+    let path = directory.join("lock");
+    disk.lock(&path).map_err(|source| {
+        if source.kind() != std::io::ErrorKind::WouldBlock {
+            return Error::io("lock", &path, source);
+        }
+        let mut text = [0; 16];
+        let read = disk.open_read_only(&path).and_then(|file| file.read_at(&mut text, 0)).unwrap_or(0);
+        let pid = text.get(..read).and_then(|text| std::str::from_utf8(text).ok()).and_then(|text| text.trim().parse().ok());
+        Error::Locked { path: directory.to_owned(), pid }
+    })
+}

@@ -1,0 +1,79 @@
+//! How a store is opened.
+
+use crate::clock::{Clock, OsClock};
+use crate::disk::{Disk, OsDisk};
+use crate::error::Error;
+use crate::exec::Durability;
+use crate::limits::VALUE_BYTES_MAX;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a store is opened. [`Options::new`] gives the defaults; change the fields that you want otherwise.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// Where everything lies.
+    pub directory: PathBuf,
+    /// Where the log lies; `log` in the directory unless set.
+    pub log_directory: Option<PathBuf>,
+    /// When calls return (and replies leave): [`Durability::Always`] unless weakened.
+    pub durability: Durability,
+    /// Independently locked parts of the keyspace: a power of two up to 256.
+    pub segments: usize,
+    /// Entries that each segment's tables have room for from the start.
+    pub entries_per_segment: usize,
+    /// Number of databases, up to 1024.
+    pub databases: u32,
+    /// Longest key, bytes.
+    pub key_bytes_max: usize,
+    /// Longest value, bytes.
+    pub value_bytes_max: usize,
+    /// Size of each log file, bytes.
+    pub log_file_bytes: u64,
+    /// Most bytes that wait to be written to the log; at most half of a log file.
+    pub log_buffer_bytes: usize,
+    /// Secret of the key hash; random unless set. With a seed a store without threads behaves the same each time.
+    pub seed: Option<u128>,
+    /// Whether background threads are started; without them call [`Store::turn`](super::Store::turn).
+    pub threads: bool,
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Called once when the log has failed and nothing can be acknowledged any more.
+    pub on_failure: Option<Arc<dyn Fn(&Error) + Send + Sync>>,
+}
+
+impl Options {
+    /// The defaults, for a store in `directory`.
+    pub fn new(directory: impl Into<PathBuf>) -> Options {
+        Options {
+            directory: directory.into(),
+            log_directory: None,
+            durability: Durability::Always,
+            segments: 64,
+            entries_per_segment: 0,
+            databases: 16,
+            key_bytes_max: VALUE_BYTES_MAX,
+            value_bytes_max: VALUE_BYTES_MAX,
+            log_file_bytes: 64 << 20,
+            log_buffer_bytes: 32 << 20,
+            seed: None,
+            threads: true,
+            disk: Arc::new(OsDisk),
+            clock: Arc::new(OsClock::default()),
+            on_failure: None,
+        }
+    }
+}
+
+impl Durability {
+    /// How often the log is synced when nobody waits for it.
+    pub fn background_sync(self) -> Duration {
+        match self {
+            Durability::Always | Durability::EverySecond => Duration::from_secs(1),
+            Durability::None => Duration::from_secs(10),
+        }
+    }
+}

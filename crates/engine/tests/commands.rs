@@ -1,0 +1,251 @@
+//! Commands through the executor: replies, what they wait for, transactions. Their details against a real Redis are
+//! compared in `tests/compat` at the root of the repository.
+
+mod support;
+
+use bowline::{Store, Version};
+use support::{HandClock, Session, options};
+
+struct Fixture {
+    _directory: tempfile::TempDir,
+    clock: std::sync::Arc<HandClock>,
+    store: Store,
+    session: Session,
+}
+
+fn fixture() -> Fixture {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let clock = HandClock::at(1_700_000_000_000);
+    let store = Store::open(options(directory.path(), &clock)).expect("a new store");
+    let session = Session::new(&store);
+    Fixture { _directory: directory, clock, store, session }
+}
+
+#[test]
+fn a_pipeline_answers_in_order() {
+    let mut fixture = fixture();
+    let replies = fixture.session.run(&[
+        "set a 1",
+        "get a",
+        "incr a",
+        "get a",
+        "append a x",
+        "get a",
+        "incr a",
+        "strlen a",
+        "mget a b a",
+        "del a b",
+        "get a",
+    ]);
+    let expected = "+OK\r\n$1\r\n1\r\n:2\r\n$1\r\n2\r\n:2\r\n$2\r\n2x\r\n\
+                    -ERR value is not an integer or out of range\r\n:2\r\n*3\r\n$2\r\n2x\r\n$-1\r\n$2\r\n2x\r\n:1\r\n$-1\r\n";
+    assert_eq!(replies, expected);
+}
+
+#[test]
+fn replies_of_every_command_over_whole_databases() {
+    let mut fixture = fixture();
+    let run = |session: &mut Session, command: &str| session.run(&[command]);
+    let session = &mut fixture.session;
+    assert_eq!(run(session, "dbsize"), ":0\r\n");
+    assert_eq!(run(session, "randomkey"), "$-1\r\n");
+    assert_eq!(run(session, "mset k1 a k2 b other c"), "+OK\r\n");
+    assert_eq!(run(session, "dbsize"), ":3\r\n");
+    assert_eq!(run(session, "keys other"), "*1\r\n$5\r\nother\r\n");
+    assert!(run(session, "keys k*").starts_with("*2\r\n"));
+    assert!(run(session, "scan 0 match k* count 100").starts_with("*2\r\n$1\r\n0\r\n*2\r\n"));
+    assert!(run(session, "randomkey").starts_with('$'));
+    assert_eq!(run(session, "swapdb 0 1"), "+OK\r\n");
+    assert_eq!(run(session, "dbsize"), ":0\r\n");
+    session.caller.database = 1;
+    assert_eq!(run(session, "dbsize"), ":3\r\n");
+    assert_eq!(run(session, "move k1 0"), ":1\r\n");
+    assert_eq!(run(session, "copy k2 k2 db 0"), ":1\r\n");
+    assert_eq!(run(session, "flushdb"), "+OK\r\n");
+    assert_eq!(run(session, "dbsize"), ":0\r\n");
+    session.caller.database = 0;
+    assert_eq!(run(session, "dbsize"), ":2\r\n");
+    assert_eq!(run(session, "flushall async"), "+OK\r\n");
+    assert_eq!(run(session, "dbsize"), ":0\r\n");
+}
+
+#[test]
+fn a_scan_in_small_steps_meets_every_key() {
+    let mut fixture = fixture();
+    for n in 0..2000 {
+        fixture.session.run(&[&format!("set key:{n} x")]);
+    }
+    let (mut cursor, mut met) = ("0".to_owned(), std::collections::BTreeSet::new());
+    loop {
+        let reply = fixture.session.run(&[&format!("scan {cursor} count 7")]);
+        let mut lines = reply.split("\r\n");
+        cursor = lines.nth(2).expect("a cursor").to_owned();
+        met.extend(lines.filter(|line| line.starts_with("key:")).map(str::to_owned));
+        if cursor == "0" {
+            break;
+        }
+    }
+    assert_eq!(met.len(), 2000);
+}
+
+/// History 22: a reply that tells of an uncommitted write waits for its commit, whatever command it is.
+#[test]
+fn every_reply_that_tells_of_an_uncommitted_write_is_held() {
+    for (write, read) in [
+        ("set k v", "get k"),
+        ("set k v", "exists k"),
+        ("set k v", "setnx k w"),
+        ("set k v", "incr k"),
+        ("set k v", "dbsize"),
+        ("set k v", "keys *"),
+        ("set k v", "scan 0"),
+        ("set k v", "randomkey"),
+        ("set k v", "type k"),
+        ("set k v", "ttl k"),
+        ("set k v", "bl.entry k"),
+        ("set k v", "object encoding k"),
+        ("set k v", "memory usage k"),
+        ("del old", "get old"),
+        ("del old", "exists old"),
+        ("flushdb", "get old"),
+        ("swapdb 0 1", "get old"),
+        ("rename old new", "get old"),
+        ("rename old new", "get new"),
+        ("expire old 0", "get old"),
+    ] {
+        let mut fixture = fixture();
+        fixture.session.run(&["set old x"]);
+        let mut reader = Session::new(&fixture.store);
+        let before = fixture.store.log().commit();
+        fixture.session.run_held(&[write]);
+        reader.run_held(&[read]);
+        assert!(reader.replies.ready(before).is_empty(), "{read} after an uncommitted {write} must wait");
+        assert!(reader.replies.waits_for(before).is_some());
+        assert!(!reader.take().is_empty());
+        // And once it is committed, the same read does not wait any more.
+        reader.run_held(&[read]);
+        if !matches!(read, "incr k" | "setnx k w") {
+            assert_eq!(reader.replies.waits_for(fixture.store.log().commit()), None, "{read} of a committed state");
+        }
+    }
+}
+
+#[test]
+fn a_read_of_an_old_key_does_not_wait_for_a_write_of_another() {
+    let mut fixture = fixture();
+    fixture.session.run(&["set old x", "set other y"]);
+    let commit = fixture.store.log().commit();
+    fixture.session.run_held(&["set other z"]);
+    let mut reader = Session::new(&fixture.store);
+    reader.run_held(&["get old"]);
+    assert_eq!(reader.replies.ready(commit), b"$1\r\nx\r\n");
+}
+
+/// History 23: whoever meets an expired key first removes it by an effect, and says so only when that is committed.
+#[test]
+fn a_reader_that_finds_a_key_expired_waits_until_its_removal_is_committed() {
+    for read in ["get k", "mget a k", "exists k", "dbsize", "keys *", "ttl k", "set k w nx", "strlen k", "randomkey"] {
+        let mut fixture = fixture();
+        fixture.session.run(&["set k v px 100", "set a b"]);
+        fixture.clock.advance(100);
+        let commit = fixture.store.log().commit();
+        fixture.session.run_held(&[read]);
+        assert!(fixture.session.replies.waits_for(commit).is_some(), "{read} must wait for the removal");
+        let reply = fixture.session.take();
+        assert!(!reply.contains("\r\nv\r\n"), "{read} showed the expired value: {reply}");
+        assert!(fixture.session.run(&["get k"]) == "$-1\r\n" || read.starts_with("set"));
+    }
+}
+
+#[test]
+fn expired_keys_are_removed_without_anybody_asking() {
+    let mut fixture = fixture();
+    for n in 0..500 {
+        fixture.session.run(&[&format!("set key:{n} x px 50")]);
+    }
+    fixture.clock.advance(50);
+    while fixture.store.turn() {}
+    assert_eq!(fixture.store.statistics().keys, 0);
+    assert_eq!(fixture.store.statistics().expired, 500);
+}
+
+#[test]
+fn a_transaction_is_one_record_with_one_version() {
+    let mut fixture = fixture();
+    let replies =
+        fixture.session.transaction(&["set a 1", "incr a", "incr b", "get a", "incr a x"].map(|c| c)[..4], &[]);
+    assert_eq!(replies, "*4\r\n+OK\r\n:2\r\n:1\r\n$1\r\n2\r\n");
+    let version = |session: &mut Session, key: &str| {
+        let reply = session.run(&[&format!("bl.entry {key}")]);
+        reply.split("\r\n").nth(3).expect("a version").to_owned()
+    };
+    assert_eq!(version(&mut fixture.session, "a"), version(&mut fixture.session, "b"));
+}
+
+#[test]
+fn an_error_inside_a_transaction_leaves_the_rest() {
+    let mut fixture = fixture();
+    let replies = fixture.session.transaction(&["set a x", "incr a", "set b y"], &[]);
+    assert_eq!(replies, "*3\r\n+OK\r\n-ERR value is not an integer or out of range\r\n+OK\r\n");
+}
+
+#[test]
+fn a_watched_key_that_changed_refuses_the_transaction() {
+    let mut fixture = fixture();
+    fixture.session.run(&["set k 1"]);
+    for (change, refused) in [
+        ("get k", false),
+        ("set k 1", true),
+        ("expire k 100", true),
+        ("del k", true),
+        ("set k 2", true),
+        ("swapdb 0 1", true),
+        ("swapdb 0 1", true),
+        ("flushall", true),
+    ] {
+        let caller = fixture.session.caller;
+        let watched = fixture.session.executor.watch(&caller, b"k");
+        Session::new(&fixture.store).run(&[change]);
+        let replies = fixture.session.transaction(&["get k"], &[watched]);
+        assert_eq!(replies == "*-1\r\n", refused, "after {change}: {replies}");
+    }
+}
+
+#[test]
+fn a_watched_key_that_expires_refuses_the_transaction() {
+    let mut fixture = fixture();
+    fixture.session.run(&["set k 1 px 100"]);
+    let caller = fixture.session.caller;
+    let watched = fixture.session.executor.watch(&caller, b"k");
+    fixture.clock.advance(100);
+    assert_eq!(fixture.session.transaction(&["set other 1"], &[watched]), "*-1\r\n");
+}
+
+#[test]
+fn compare_and_set_tells_the_new_version() {
+    let mut fixture = fixture();
+    let reply = fixture.session.run(&["bl.cas k 0 first"]);
+    let version = reply.trim_start_matches(':').trim_end().to_owned();
+    assert_eq!(fixture.session.run(&["bl.cas k 0 second"]), "$-1\r\n");
+    let reply = fixture.session.run(&[&format!("bl.cas k {version} third"), "get k"]);
+    let mut lines = reply.split("\r\n");
+    let newer = lines.next().expect("a version").trim_start_matches(':').to_owned();
+    assert!(newer.parse::<u64>().expect("a number") > version.parse::<u64>().expect("a number"));
+    assert_eq!(lines.nth(1), Some("third"));
+    assert!(fixture.session.run(&["bl.entry k"]).contains(&format!(":{newer}\r\n")));
+    assert!(Version(newer.parse().expect("a number")).time_ms() >= 1_700_000_000_000);
+}
+
+#[test]
+fn copies_of_large_values_take_the_room_that_they_need() {
+    let mut fixture = fixture();
+    let value = "x".repeat(200_000);
+    fixture.session.run(&[&format!("set a {value}")]);
+    let copies: Vec<String> = (0..20).map(|n| format!("copy a copy:{n}")).collect();
+    let copies: Vec<&str> = copies.iter().map(String::as_str).collect();
+    assert_eq!(fixture.session.run(&copies), ":1\r\n".repeat(20));
+    assert_eq!(
+        fixture.session.transaction(&["copy a b", "copy b c", "strlen c"], &[]),
+        "*3\r\n:1\r\n:1\r\n:200000\r\n"
+    );
+}

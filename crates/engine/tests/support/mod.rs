@@ -1,0 +1,128 @@
+//! What the engine's tests share: a store in a temporary directory, a clock that is set by hand, and commands as text.
+#![allow(dead_code)]
+
+use bowline::clock::Clock;
+use bowline::exec::{Caller, Executor, Planned, Replies, RunEnd, Transaction, TransactionEnd};
+use bowline::{Durability, Options, Store};
+use bowline_resp::{ArgRange, Args, Protocol};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A clock that stands still until it is set.
+#[derive(Default)]
+pub struct HandClock {
+    pub wall_ms: AtomicU64,
+    pub monotonic_ms: AtomicU64,
+}
+
+impl HandClock {
+    pub fn at(wall_ms: u64) -> Arc<HandClock> {
+        let clock = HandClock::default();
+        clock.wall_ms.store(wall_ms, Ordering::SeqCst);
+        Arc::new(clock)
+    }
+
+    /// Lets both clocks go on.
+    pub fn advance(&self, ms: u64) {
+        self.wall_ms.fetch_add(ms, Ordering::SeqCst);
+        self.monotonic_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for HandClock {
+    fn wall_ms(&self) -> u64 {
+        self.wall_ms.load(Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.monotonic_ms.load(Ordering::SeqCst))
+    }
+}
+
+/// Small files, few segments, no threads, a fixed seed.
+pub fn options(directory: &Path, clock: &Arc<HandClock>) -> Options {
+    let mut options = Options::new(directory);
+    options.segments = 8;
+    options.seed = Some(42);
+    options.threads = false;
+    options.log_file_bytes = 1 << 20;
+    options.log_buffer_bytes = 1 << 18;
+    options.clock = clock.clone();
+    options
+}
+
+/// One connection to a store, without sockets.
+pub struct Session {
+    pub store: Store,
+    pub executor: Executor,
+    pub replies: Replies,
+    pub caller: Caller,
+}
+
+impl Session {
+    pub fn new(store: &Store) -> Session {
+        let caller = Caller { database: 0, protocol: Protocol::Resp2, level: Durability::Always };
+        Session { store: store.clone(), executor: Executor::new(store), replies: Replies::new(), caller }
+    }
+
+    /// Runs commands as one pipeline; the replies stay held. Words are split at spaces; `""` is the empty word.
+    pub fn run_held(&mut self, commands: &[&str]) -> RunEnd {
+        let (mut buffer, mut ranges, mut batch) = (Vec::new(), Vec::new(), Vec::new());
+        for command in commands {
+            let first_range = ranges.len() as u32;
+            for word in command.split(' ') {
+                let word = if word == "\"\"" { "" } else { word };
+                ranges.push(ArgRange { start: buffer.len() as u32, len: word.len() as u32 });
+                buffer.extend_from_slice(word.as_bytes());
+            }
+            let count = ranges.len() as u32 - first_range;
+            let name = command.split(' ').next().unwrap_or_default();
+            let command = bowline::command::lookup(name.as_bytes()).unwrap_or_else(|| panic!("no command {name}"));
+            assert!(command.info.arity.allows(count as usize), "arity of {name}");
+            batch.push(Planned { command, first_range, ranges: count });
+        }
+        self.executor.run(&self.caller, &buffer, &ranges, &batch, &mut self.replies)
+    }
+
+    /// Runs commands as one pipeline, makes everything durable and returns the replies as text.
+    pub fn run(&mut self, commands: &[&str]) -> String {
+        let mut done = 0;
+        while done < commands.len() {
+            done += self.run_held(&commands[done..]).done;
+            self.store.turn();
+        }
+        self.take()
+    }
+
+    /// Makes everything durable and returns the replies.
+    pub fn take(&mut self) -> String {
+        self.store.sync().expect("a sync");
+        let commit = self.store.log().commit();
+        assert_eq!(self.replies.waits_for(commit), None);
+        let text = String::from_utf8_lossy(self.replies.ready(commit)).into_owned();
+        self.replies.consume(text.len());
+        text
+    }
+
+    /// Runs commands as one transaction.
+    pub fn transaction(&mut self, commands: &[&str], watched: &[bowline::exec::Watched]) -> String {
+        let mut transaction = Transaction::default();
+        for text in commands {
+            let words: Vec<&str> = text.split(' ').collect();
+            let (mut buffer, mut ranges) = (Vec::new(), Vec::new());
+            for word in &words {
+                ranges.push(ArgRange { start: buffer.len() as u32, len: word.len() as u32 });
+                buffer.extend_from_slice(word.as_bytes());
+            }
+            let command = bowline::command::lookup(words[0].as_bytes()).expect("a command");
+            assert!(transaction.push(command, Args::new(&buffer, &ranges)));
+        }
+        while self.executor.transaction(&self.caller, &transaction, watched, &mut self.replies) == TransactionEnd::Room
+        {
+            self.store.turn();
+        }
+        self.take()
+    }
+}
