@@ -83,8 +83,8 @@ pub enum Error {
 impl Error {
     /// True if the failed call certainly changed nothing, so that repeating it is safe.
     ///
-    /// Server errors count as "changed nothing" except `EXECABORT`-like answers of scripts, which this crate cannot
-    /// judge; they are errors of one command and Bowline executes a command wholly or not at all.
+    /// An error of the server counts as "changed nothing": a command is executed wholly or refused. A script that calls
+    /// several commands and then fails is its own judge.
     pub fn changed_nothing(&self) -> bool {
         !matches!(self, Error::Unknown { .. })
     }
