@@ -19,7 +19,7 @@ use crate::error::{Error, LostReply, Result, ServerError};
 use crate::options::Options;
 use crate::session::Session;
 
-/// Most bytes of requests that wait for answers at once; well below the smallest socket buffer in use.
+/// Most bytes of requests that wait for answers at once; a quarter of Linux's default receive buffer for TCP (128 KiB).
 const WINDOW_BYTES: usize = 32 * 1024;
 /// Bytes asked for by one read.
 const READ_BYTES: usize = 32 * 1024;

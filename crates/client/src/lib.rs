@@ -17,11 +17,10 @@
 //!
 //! **Blocking, on purpose.** A call is one write and one read of a socket; the time is spent in the network, not in
 //! waiting threads. A blocking client has no runtime to choose, works in any thread of any program (also within
-//! `spawn_blocking` of an asynchronous one), is a third of the code, and its stack traces read from top to bottom. Many
-//! requests at once are what the pipeline is for, many threads what the pool is for. Who needs ten thousand connections
-//! in one process needs an asynchronous client, and every one for Redis works with Bowline; what such clients lack is the
-//! distinction above. The `redis` crate was the other choice: it is larger than this whole crate, and it reports a lost
-//! answer like a refused connection.
+//! `spawn_blocking` of an asynchronous one), and its stack traces read from top to bottom. Many requests at once are what
+//! the pipeline is for, many threads what the pool is for. Who needs ten thousand connections in one process needs an
+//! asynchronous client; those for Redis speak the same protocol. A thin client of our own was taken instead of the `redis`
+//! crate so that what was sent, and what certainly was not, is known here byte by byte: the distinction above rests on it.
 //!
 //! Not here: cluster routing, publish/subscribe, TLS.
 
