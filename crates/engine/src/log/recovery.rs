@@ -1,0 +1,248 @@
+//! Opening a log: find it, read it, make what was read durable, begin a new epoch.
+//!
+//! ```text
+//!   survey -> scan (replays) -> write again what no witness covers, sync -> opening mark of a new epoch, sync -> serve
+//! ```
+//!
+//! What a scan read may have come from the page cache: written before the process was killed, never synced; or its sync
+//! failed and the page counts as clean. So everything after the last witness is written once more, byte for byte, and
+//! synced, before anybody can read it. Only the newest file can hold such bytes: its header was written after the files
+//! before it were synced. Then the opening mark, with an epoch above every other, makes sure that what is left of a torn
+//! tail never continues the log.
+//!
+//! Every step writes bytes that are there already, or behind the end; so a crash at any of them changes nothing.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use super::buffer::Buffer;
+use super::files::{Files, FullFile, PREPARE_NAME};
+use super::format::{FileHeader, HEADER_BLOCK_BYTES};
+use super::room::Room;
+use super::scan::{Reader, Scan, check_headerless};
+use super::statistics::Counters;
+use super::survey::{Survey, read_up_to};
+use super::waiters::{Listeners, Signal, Waiters};
+use super::writer::{ActiveFile, LogWriter, Tail};
+use super::{LogOptions, Progress, Recovered, ReplayFrame, Shared};
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+use crate::time::StoreTime;
+use crate::version::Version;
+
+/// The smallest log file that makes sense.
+const FILE_BYTES_MIN: u64 = 16 * 1024;
+/// Bytes written again at once.
+const REWRITE_BYTES: u64 = 1024 * 1024;
+
+/// What [`super::Log::open`] does.
+pub(crate) fn open(
+    options: LogOptions,
+    replay: &mut dyn FnMut(ReplayFrame) -> Result<()>,
+    progress: &dyn Fn(Progress),
+) -> Result<(Arc<Shared>, LogWriter, Recovered)> {
+    let disk = Arc::clone(&options.disk);
+    prepare_directory(&*disk, &options.directory)?;
+    let survey = Survey::of(&*disk, &options.directory)?;
+    match survey.newest {
+        None => create(options, &survey),
+        Some(newest) => {
+            let mut scan = Scan::default();
+            let mut reader = Reader { disk: &*disk, survey: &survey, deliver: replay, progress };
+            scan.run(&mut reader, newest)?;
+            go_on(options, &survey, &scan)
+        }
+    }
+}
+
+/// Makes the directory and every name on the way to it durable, and removes what a crash left half made.
+fn prepare_directory(disk: &dyn Disk, directory: &Path) -> Result<()> {
+    let failed = |source| Error::io("create", directory, source);
+    disk.create_directory(directory).map_err(failed)?;
+    for ancestor in directory.ancestors().skip(1) {
+        let ancestor = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
+        match disk.sync_directory(ancestor) {
+            Ok(()) => {}
+            // Whoever may not open a directory has made no name in it. Some file systems sync none.
+            Err(error) if is_beyond_us(&error) => {}
+            Err(source) => return Err(Error::io("sync", ancestor, source)),
+        }
+    }
+    let leftover = directory.join(PREPARE_NAME);
+    match disk.remove(&leftover) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", &leftover, source)),
+        _ => {}
+    }
+    // A spare may have got its name just before a crash: it counts from here on.
+    disk.sync_directory(directory).map_err(|source| Error::io("sync", directory, source))
+}
+
+fn is_beyond_us(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
+}
+
+/// Begins a log where there was none, or where making one was interrupted before anything was acknowledged.
+fn create(options: LogOptions, survey: &Survey) -> Result<(Arc<Shared>, LogWriter, Recovered)> {
+    let epoch = check_headerless(&*options.disk, survey)?.saturating_add(1);
+    let store_id = options.store_id;
+    let tail = Tail { position: 0, previous_crc: 0, epoch, version: Version::ZERO, limit: Version::ZERO };
+    let shared = share(options, survey, tail.version);
+    retire_others(&shared.files, survey, &[]);
+    while shared.files.set.lock().spares.is_empty() && shared.files.recycle_one() {}
+    let recycled = shared.files.set.lock().spares.pop();
+    let spare = match recycled {
+        Some(spare) => spare,
+        None => shared.files.make_spare().map_err(|error| full_or(error, &shared.files.directory))?,
+    };
+    let header = FileHeader {
+        store_id,
+        sequence: 1,
+        generation: 1,
+        start_position: 0,
+        epoch,
+        replay_from: 0,
+        checkpoint: Version::ZERO,
+        previous_crc: 0,
+    };
+    let active = ActiveFile { file: spare.file, path: spare.path, header, capacity: spare.capacity };
+    active.write_header_block()?;
+    let recovered = Recovered { created: true, store_id, epoch, ..Recovered::default() };
+    Ok((Arc::clone(&shared), begin_epoch(shared, active, tail)?, recovered))
+}
+
+/// Goes on with the log that `scan` read.
+fn go_on(options: LogOptions, survey: &Survey, scan: &Scan) -> Result<(Arc<Shared>, LogWriter, Recovered)> {
+    let Some(((found, header), older)) = scan.chain.split_last().and_then(|(last, older)| {
+        let file = survey.files.get(*last)?;
+        Some(((file, file.header?), older))
+    }) else {
+        unreachable!("a log that was read has a newest file with a header");
+    };
+    let version = scan.last_version.max(scan.version_limit);
+    let epoch = scan.epoch_max.saturating_add(1);
+    let shared = share(options, survey, version);
+    let file = shared.files.disk.open(&found.path).map_err(|source| Error::io("open", &found.path, source))?;
+    let active = ActiveFile { file, path: found.path.clone(), header, capacity: found.capacity() };
+    let rewritten_bytes = rewrite(&active, scan.witnessed.max(header.start_position), scan.position)?;
+    let ends = older.iter().zip(scan.chain.iter().skip(1));
+    for (file, next) in ends {
+        let (Some(file), Some(next)) = (survey.files.get(*file), survey.files.get(*next).and_then(|next| next.header))
+        else {
+            continue;
+        };
+        let (path, capacity) = (file.path.clone(), file.capacity());
+        shared.files.set.lock().live.push_back(FullFile { path, end_position: next.start_position, capacity });
+    }
+    retire_others(&shared.files, survey, &scan.chain);
+    let tail =
+        Tail { position: scan.position, previous_crc: scan.previous_crc, epoch, version, limit: scan.version_limit };
+    let recovered = Recovered {
+        last_version: version,
+        frames: scan.frames,
+        records: scan.records,
+        bytes: scan.bytes,
+        torn_bytes_cut: scan.torn_bytes,
+        rewritten_bytes,
+        was_closed: scan.was_closed,
+        created: false,
+        store_id: header.store_id,
+        epoch,
+    };
+    Ok((Arc::clone(&shared), begin_epoch(shared, active, tail)?, recovered))
+}
+
+/// Writes the bytes from position `from` to `to` once more, and the file's header, and syncs them.
+fn rewrite(active: &ActiveFile, from: u64, to: u64) -> Result<u64> {
+    active.write(&active.header.encode(), active.header.slot_offset())?;
+    let mut position = from;
+    let mut bytes = Vec::new();
+    while position < to {
+        bytes.resize(REWRITE_BYTES.min(to - position) as usize, 0);
+        let offset = active.offset_of(position);
+        let read = read_up_to(&*active.file, &mut bytes, offset);
+        let read = read.map_err(|source| Error::io("read", &active.path, source))?;
+        if read != bytes.len() {
+            let what = "bytes that were read a moment ago are gone";
+            return Err(Error::Corrupt { path: active.path.clone(), offset, what });
+        }
+        active.write(&bytes, offset)?;
+        position += read as u64;
+    }
+    active.file.sync_data().map_err(|source| Error::io("sync", &active.path, source))?;
+    Ok(to - from)
+}
+
+/// Files that nothing needs become spares, or are removed, by the preparer.
+fn retire_others(files: &Files, survey: &Survey, chain: &[usize]) {
+    let mut set = files.set.lock();
+    for (place, file) in survey.files.iter().enumerate() {
+        if !chain.contains(&place) {
+            set.retired.push(FullFile { path: file.path.clone(), end_position: 0, capacity: file.capacity() });
+        }
+    }
+}
+
+/// A writer whose opening mark is durable.
+fn begin_epoch(shared: Arc<Shared>, active: ActiveFile, tail: Tail) -> Result<LogWriter> {
+    let counters = &shared.counters;
+    counters.append_position.store(tail.position, SeqCst);
+    counters.replay_from.store(active.header.replay_from, SeqCst);
+    {
+        let mut set = shared.files.set.lock();
+        set.active_remaining = active.remaining(tail.position);
+        set.publish(&shared.room);
+    }
+    let mut writer = LogWriter::new(Arc::clone(&shared), active, tail);
+    while !writer.open_epoch()? {
+        // The newest file is full to its last bytes.
+        let files = &shared.files;
+        if !files.recycle_one() {
+            let spare = files.make_spare().map_err(|error| full_or(error, &files.directory))?;
+            files.set.lock().spares.push(spare);
+        }
+        files.set.lock().publish(&shared.room);
+    }
+    Ok(writer)
+}
+
+fn full_or(error: Error, directory: &Path) -> Error {
+    if super::files::is_full(&error) { Error::DiskFull { path: PathBuf::from(directory) } } else { error }
+}
+
+/// What everybody shares, for a log whose newest version is `version`.
+fn share(options: LogOptions, survey: &Survey, version: Version) -> Arc<Shared> {
+    let file_bytes = options.file_bytes.max(FILE_BYTES_MIN);
+    let capacity = file_bytes - HEADER_BLOCK_BYTES;
+    let buffer_bytes_max = (options.buffer_bytes_max as u64).min(capacity / 2);
+    let reserve_bytes = options.reserve_bytes.min(file_bytes / 16);
+    let shared = Shared {
+        buffer: Mutex::new(Buffer::new(version)),
+        last_version: AtomicU64::new(version.0),
+        commit: AtomicU64::new(version.0),
+        durable: AtomicU64::new(version.0),
+        version_limit: AtomicU64::new(version.0),
+        sync_requested: AtomicU64::new(0),
+        poisoned: AtomicBool::new(false),
+        failure: OnceLock::new(),
+        closing: AtomicBool::new(false),
+        room: Room::new(capacity, reserve_bytes, buffer_bytes_max),
+        files: Files::new(options.disk, options.directory, file_bytes, survey.next_number()),
+        waiters: Waiters::default(),
+        listeners: Listeners::default(),
+        writer_signal: Signal::default(),
+        files_signal: Signal::default(),
+        writer_sleeps_long: AtomicBool::new(false),
+        counters: Counters::default(),
+        time: StoreTime::new(Arc::clone(&options.clock)),
+        clock: options.clock,
+        background_sync_ns: AtomicU64::new(0),
+        mark_after: options.mark_after,
+        on_failure: options.on_failure,
+    };
+    shared.set_background_sync(options.background_sync);
+    Arc::new(shared)
+}

@@ -1,0 +1,410 @@
+//! Reads the log from the position where it begins to matter to its end, and tells a torn tail from damage. Reads only.
+//!
+//! ```text
+//!   file 7                    file 8                          file 9 (spare or torn start)
+//!   | frame | frame | frame | | frame | frame | ?  ...      | | ...
+//!                             chain --------->  P = the first byte that is no valid next frame
+//! ```
+//!
+//! A frame is the next one when its crcs are right, it stands at its own position, repeats its predecessor's crc, is of
+//! this store and of no earlier epoch. The next file is the one whose header says the same of itself.
+//!
+//! The first invalid frame ends the log. It was never acknowledged, unless something proves that the bytes at P were
+//! durable once. Proof is a *witness*: a frame header or file header of this store, of no earlier epoch, that was
+//! written when bytes beyond P were known to be synced. Frame headers are looked for by their magic at every offset
+//! after P and in all files without a header, so that a rotten length or file header hides nothing. A witness need not
+//! have a whole payload, and may even stand inside somebody's value: what it says was true when it was written.
+//!
+//! Not here: repairing the tail (`recovery`).
+
+use std::io;
+use std::sync::Arc;
+
+use super::format::{
+    FLAG_CLOSED, FRAME_HEADER_BYTES, FRAME_MAGIC, FileHeader, FrameHeader, HEADER_BLOCK_BYTES, REPLAY_FROM_OFFSET,
+};
+use super::survey::{FoundFile, Survey, read_up_to};
+use super::{Progress, ReplayFrame};
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Error, Result};
+use crate::version::Version;
+
+/// Bytes read at once.
+const CHUNK_BYTES: u64 = 4 * 1024 * 1024;
+/// A rest of a payload of this size or more is read into its place without a detour.
+const DIRECT_BYTES: usize = 1024 * 1024;
+
+/// What the reader of a log is given.
+pub(crate) struct Reader<'a> {
+    pub(crate) disk: &'a dyn Disk,
+    pub(crate) survey: &'a Survey,
+    pub(crate) deliver: &'a mut dyn FnMut(ReplayFrame) -> Result<()>,
+    pub(crate) progress: &'a dyn Fn(Progress),
+}
+
+/// What has been read so far; after success, the whole log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scan {
+    /// Places in the survey of the files that matter, oldest first.
+    pub(crate) chain: Vec<usize>,
+    /// Where the next frame would begin.
+    pub(crate) position: u64,
+    /// Header crc of the last frame.
+    pub(crate) previous_crc: u32,
+    /// Epoch of the last frame.
+    pub(crate) epoch: u64,
+    /// The highest epoch seen anywhere.
+    pub(crate) epoch_max: u64,
+    pub(crate) last_version: Version,
+    /// Version limit of the last frame.
+    pub(crate) version_limit: Version,
+    /// Everything before this position was durable.
+    pub(crate) witnessed: u64,
+    pub(crate) was_closed: bool,
+    pub(crate) frames: u64,
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) torn_bytes: u64,
+    replay_from: u64,
+    bytes_done: u64,
+    bytes_total: u64,
+}
+
+impl Scan {
+    /// Reads the log whose newest file is at `newest` in the survey.
+    ///
+    /// # Errors
+    /// `Corrupt` for damage; what was read before it stands in `self`.
+    pub(crate) fn run(&mut self, reader: &mut Reader<'_>, (newest, header): (usize, FileHeader)) -> Result<()> {
+        self.replay_from = header.replay_from;
+        self.epoch_max = reader.survey.files.iter().filter_map(|file| Some(file.header?.epoch)).max().unwrap_or(0);
+        let first = self.first_file(reader.survey, newest)?;
+        self.bytes_total = header.start_position.saturating_sub(first.1.start_position)
+            + reader.survey.files.get(newest).map_or(0, FoundFile::capacity);
+        let mut next = Some(first);
+        while let Some((place, header)) = next {
+            self.chain.push(place);
+            self.read_file(reader, place, header)?;
+            next = self.successor(reader.survey, header);
+        }
+        self.check_end(reader)
+    }
+
+    /// The file that holds the position where replay begins.
+    fn first_file(&mut self, survey: &Survey, newest: usize) -> Result<(usize, FileHeader)> {
+        let headers = survey.files.iter().enumerate().filter_map(|(place, file)| Some((place, file.header?)));
+        let first = headers
+            .filter(|(_, header)| header.start_position <= self.replay_from)
+            .max_by_key(|(_, header)| header.sequence);
+        let Some((place, header)) = first else {
+            return Err(corrupt(survey, newest, REPLAY_FROM_OFFSET, "the file that the log begins in is missing"));
+        };
+        self.position = header.start_position;
+        self.previous_crc = header.previous_crc;
+        self.epoch = 0;
+        Ok((place, header))
+    }
+
+    /// The file that goes on where the present one, with `header`, ended.
+    fn successor(&self, survey: &Survey, header: FileHeader) -> Option<(usize, FileHeader)> {
+        let headers = survey.files.iter().enumerate().filter_map(|(place, file)| Some((place, file.header?)));
+        headers.filter(|(_, next)| next.sequence > header.sequence).find(|(_, next)| {
+            next.start_position == self.position && next.previous_crc == self.previous_crc && next.epoch >= self.epoch
+        })
+    }
+
+    fn read_file(&mut self, reader: &mut Reader<'_>, place: usize, header: FileHeader) -> Result<()> {
+        let Some(found) = reader.survey.files.get(place) else {
+            return Ok(());
+        };
+        let mut chunks = Chunks::open(reader.disk, found)?;
+        self.epoch = self.epoch.max(header.epoch);
+        self.witnessed = self.witnessed.max(header.start_position);
+        let mut offset = HEADER_BLOCK_BYTES;
+        while let Some((frame, crc)) = self.next_header(&mut chunks, offset, &header)? {
+            let bytes = frame.frame_bytes();
+            let payload_at = offset + FRAME_HEADER_BYTES as u64;
+            let Some(payload) = chunks.payload(payload_at, frame.payload_bytes as usize)? else {
+                return Ok(());
+            };
+            if crc32c::crc32c(&payload) != frame.payload_crc {
+                return Ok(());
+            }
+            self.accept(reader, found, offset, (frame, crc), payload)?;
+            self.report(reader, bytes);
+            offset += bytes;
+        }
+        Ok(())
+    }
+
+    /// The header at `offset` if it is that of the next frame.
+    fn next_header(&self, chunks: &mut Chunks, offset: u64, file: &FileHeader) -> Result<Option<(FrameHeader, u32)>> {
+        let Some(bytes) = chunks.get(offset, FRAME_HEADER_BYTES)? else {
+            return Ok(None);
+        };
+        let next = FrameHeader::decode(bytes).filter(|(frame, _)| {
+            frame.store_id == file.store_id
+                && frame.position == self.position
+                && frame.previous_crc == self.previous_crc
+                && frame.epoch >= self.epoch
+                && frame.durable_position <= frame.position
+        });
+        Ok(next)
+    }
+
+    fn accept(
+        &mut self,
+        reader: &mut Reader<'_>,
+        file: &FoundFile,
+        offset: u64,
+        (frame, crc): (FrameHeader, u32),
+        payload: Vec<u8>,
+    ) -> Result<()> {
+        let rises = if frame.records == 0 {
+            frame.first_version == frame.last_version && frame.last_version >= self.last_version && payload.is_empty()
+        } else {
+            frame.first_version > self.last_version && frame.last_version >= frame.first_version
+        };
+        if !rises {
+            let what = "a frame with right checksums has versions that do not rise";
+            return Err(Error::Corrupt { path: file.path.clone(), offset, what });
+        }
+        let position = self.position;
+        self.position += frame.frame_bytes();
+        self.previous_crc = crc;
+        self.epoch = frame.epoch;
+        self.epoch_max = self.epoch_max.max(frame.epoch);
+        self.last_version = frame.last_version;
+        self.version_limit = frame.version_limit;
+        self.witnessed = self.witnessed.max(frame.durable_position);
+        self.was_closed = frame.flags & FLAG_CLOSED != 0;
+        self.frames += 1;
+        self.bytes += frame.frame_bytes();
+        if frame.records == 0 || position < self.replay_from {
+            return Ok(());
+        }
+        self.records += u64::from(frame.records);
+        (reader.deliver)(ReplayFrame {
+            payload,
+            first_version: frame.first_version,
+            last_version: frame.last_version,
+            position,
+            record_count: frame.records,
+            path: Arc::from(file.path.as_path()),
+            file_offset: offset,
+        })
+    }
+
+    fn report(&mut self, reader: &Reader<'_>, bytes: u64) {
+        let before = self.bytes_done / CHUNK_BYTES;
+        self.bytes_done += bytes;
+        if self.bytes_done / CHUNK_BYTES != before {
+            let bytes_total = self.bytes_total.max(self.bytes_done);
+            (reader.progress)(Progress { bytes_done: self.bytes_done, bytes_total });
+        }
+    }
+
+    /// The log ends at `self.position`: is it damage?
+    fn check_end(&mut self, reader: &Reader<'_>) -> Result<()> {
+        let survey = reader.survey;
+        let (Some(&first), Some(&last)) = (self.chain.first(), self.chain.last()) else {
+            return Ok(());
+        };
+        let header_of = |place: usize| survey.files.get(place).and_then(|file| file.header);
+        let (Some(first), Some(active)) = (header_of(first), header_of(last)) else {
+            return Ok(());
+        };
+        let end_offset = HEADER_BLOCK_BYTES + (self.position - active.start_position);
+        for (place, file) in survey.files.iter().enumerate() {
+            let Some(header) = file.header.filter(|_| !self.chain.contains(&place)) else {
+                continue;
+            };
+            if header.sequence >= first.sequence {
+                // Its header was written after everything before it was durable.
+                return Err(if header.start_position > self.position {
+                    corrupt(survey, last, end_offset, "a frame is damaged or missing; a later log file proves it")
+                } else {
+                    corrupt(survey, place, 0, "it claims a place in the log that another file has")
+                });
+            }
+        }
+        let (store_id, torn_end) = (active.store_id, self.position);
+        let mut witness = Search { scan: self, store_id, found: false, torn_end };
+        for (place, file) in survey.files.iter().enumerate() {
+            if place == last {
+                witness.look_through(reader.disk, file, end_offset)?;
+            } else if file.header.is_none() {
+                witness.look_through(reader.disk, file, 0)?;
+            }
+        }
+        let Search { found, torn_end, .. } = witness;
+        if found {
+            return Err(corrupt(
+                survey,
+                last,
+                end_offset,
+                "a frame is damaged that was durable; a later frame proves it",
+            ));
+        }
+        self.torn_bytes = torn_end - self.position;
+        Ok(())
+    }
+}
+
+fn corrupt(survey: &Survey, place: usize, offset: u64, what: &'static str) -> Error {
+    let path = survey.files.get(place).map(|file| file.path.clone()).unwrap_or_default();
+    Error::Corrupt { path, offset, what }
+}
+
+/// The search for a witness behind the end of the log.
+struct Search<'a> {
+    scan: &'a mut Scan,
+    store_id: [u8; 16],
+    found: bool,
+    /// End of the last frame that had begun to be written.
+    torn_end: u64,
+}
+
+impl Search<'_> {
+    fn look_through(&mut self, disk: &dyn Disk, file: &FoundFile, from: u64) -> Result<()> {
+        for_each_frame_header(disk, file, from, &mut |frame| {
+            if frame.store_id != self.store_id
+                || frame.position < self.scan.position
+                || frame.epoch < self.scan.epoch
+                || frame.durable_position > frame.position
+            {
+                return;
+            }
+            self.scan.epoch_max = self.scan.epoch_max.max(frame.epoch);
+            self.found |= frame.durable_position > self.scan.position;
+            self.torn_end = self.torn_end.max(frame.position.saturating_add(frame.frame_bytes()));
+        })
+    }
+}
+
+/// Looks for proof that files of which none has a valid header were a log once. Returns the highest epoch seen.
+pub(crate) fn check_headerless(disk: &dyn Disk, survey: &Survey) -> Result<u64> {
+    let mut epoch = 0;
+    for (place, file) in survey.files.iter().enumerate() {
+        let mut was_log = false;
+        for_each_frame_header(disk, file, 0, &mut |frame| {
+            epoch = epoch.max(frame.epoch);
+            was_log |= frame.durable_position > 0;
+        })?;
+        if was_log {
+            return Err(corrupt(survey, place, 0, "the file header is damaged, but frames of a log follow it"));
+        }
+    }
+    Ok(epoch)
+}
+
+/// Calls `each` with every valid frame header that stands anywhere in `file` from `from` on.
+fn for_each_frame_header(
+    disk: &dyn Disk,
+    file: &FoundFile,
+    from: u64,
+    each: &mut dyn FnMut(&FrameHeader),
+) -> Result<()> {
+    let mut chunks = Chunks::open(disk, file)?;
+    let mut from = from;
+    while let Some(bytes) = chunks.rest_from(from)? {
+        let mut at = 0;
+        while let Some(found) = find_magic(bytes, at) {
+            at = found + 1;
+            if let Some((frame, _)) = bytes.get(found..).and_then(FrameHeader::decode) {
+                each(&frame);
+            }
+        }
+        // The next chunk begins so that a header cut by the end of this one is whole in it.
+        from += (bytes.len() - (FRAME_HEADER_BYTES - 1)) as u64;
+    }
+    Ok(())
+}
+
+fn find_magic(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        at += bytes.get(at..)?.iter().position(|byte| *byte == FRAME_MAGIC[0])?;
+        if bytes.get(at..)?.starts_with(&FRAME_MAGIC) {
+            return Some(at);
+        }
+        at += 1;
+    }
+}
+
+/// A file read in large pieces.
+struct Chunks<'a> {
+    file: Box<dyn DiskFile>,
+    found: &'a FoundFile,
+    chunk: Vec<u8>,
+    /// Where in the file the chunk begins.
+    offset: u64,
+}
+
+impl<'a> Chunks<'a> {
+    fn open(disk: &dyn Disk, found: &'a FoundFile) -> Result<Chunks<'a>> {
+        let file = disk.open_read_only(&found.path).map_err(|source| Error::io("open", &found.path, source))?;
+        Ok(Chunks { file, found, chunk: Vec::new(), offset: 0 })
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        Error::io("read", &self.found.path, source)
+    }
+
+    /// What the chunk holds of `bytes` from `offset` on.
+    fn held(&self, offset: u64, bytes: usize) -> &[u8] {
+        let from = offset.checked_sub(self.offset).and_then(|from| usize::try_from(from).ok());
+        let rest = from.and_then(|from| self.chunk.get(from..)).unwrap_or_default();
+        rest.get(..bytes).unwrap_or(rest)
+    }
+
+    /// Reads the chunk that begins at `offset`.
+    fn load(&mut self, offset: u64) -> Result<()> {
+        let bytes = CHUNK_BYTES.min(self.found.length.saturating_sub(offset)) as usize;
+        self.chunk.resize(bytes, 0);
+        self.offset = offset;
+        let read = read_up_to(&*self.file, &mut self.chunk, offset).map_err(|source| self.failed(source))?;
+        self.chunk.truncate(read);
+        Ok(())
+    }
+
+    /// `bytes` (at most a chunk) from `offset` on; `None` when the file ends before that.
+    fn get(&mut self, offset: u64, bytes: usize) -> Result<Option<&[u8]>> {
+        if self.held(offset, bytes).len() < bytes {
+            self.load(offset)?;
+        }
+        let held = self.held(offset, bytes);
+        Ok((held.len() == bytes).then_some(held))
+    }
+
+    /// A chunk from `offset` on; `None` when no frame header fits there any more.
+    fn rest_from(&mut self, offset: u64) -> Result<Option<&[u8]>> {
+        self.load(offset)?;
+        Ok((self.chunk.len() >= FRAME_HEADER_BYTES).then_some(&self.chunk[..]))
+    }
+
+    /// A copy of `bytes` from `offset` on; `None` when the file ends before that.
+    fn payload(&mut self, offset: u64, bytes: usize) -> Result<Option<Vec<u8>>> {
+        // Nothing is allocated for a length that the file does not have.
+        if offset.saturating_add(bytes as u64) > self.found.length {
+            return Ok(None);
+        }
+        let mut payload = Vec::with_capacity(bytes);
+        payload.extend_from_slice(self.held(offset, bytes));
+        let at = offset + payload.len() as u64;
+        let missing = bytes - payload.len();
+        if missing >= DIRECT_BYTES {
+            let held = payload.len();
+            payload.resize(bytes, 0);
+            let rest = payload.get_mut(held..).unwrap_or_default();
+            let read = read_up_to(&*self.file, rest, at).map_err(|source| self.failed(source))?;
+            return Ok((read == missing).then_some(payload));
+        }
+        if missing > 0 {
+            let Some(rest) = self.get(at, missing)? else {
+                return Ok(None);
+            };
+            payload.extend_from_slice(rest);
+        }
+        Ok(Some(payload))
+    }
+}

@@ -1,0 +1,61 @@
+//! What the log counts, for INFO and metrics. Counters only rise; the sizes are those of the moment.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::histogram::{Histogram, HistogramSnapshot};
+
+/// The counters, written by the log's threads.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) frames: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) marks: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) bytes_written: AtomicU64,
+    pub(crate) admissions_exceeded: AtomicU64,
+    pub(crate) append_position: AtomicU64,
+    pub(crate) replay_from: AtomicU64,
+    pub(crate) sync_latency_us: Histogram,
+    pub(crate) commit_latency_us: Histogram,
+    pub(crate) records_per_frame: Histogram,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, amount: u64) {
+        counter.fetch_add(amount, Relaxed);
+    }
+}
+
+/// What the log has done since it was opened, and how large it is.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct LogStatistics {
+    /// Frames with records that were written.
+    pub frames: u64,
+    /// Records that were written.
+    pub records: u64,
+    /// Frames without records that were written.
+    pub marks: u64,
+    /// Syncs that returned success.
+    pub syncs: u64,
+    /// Bytes written, with headers.
+    pub bytes_written: u64,
+    /// Appends that were larger than what they had been admitted for: an estimate is wrong somewhere.
+    pub admissions_exceeded: u64,
+    /// Bytes of the log that a restart would read.
+    pub live_bytes: u64,
+    /// Bytes appended or reserved and not yet written.
+    pub unwritten_bytes: u64,
+    /// Log files that hold something that matters, with the active one.
+    pub files: u64,
+    /// Prepared files.
+    pub spares: u64,
+    /// Whether the next file could not be prepared.
+    pub disk_full: bool,
+    /// Time of each sync, microseconds.
+    pub sync_latency_us: HistogramSnapshot,
+    /// Time from the first record of a frame until the frame was durable, microseconds.
+    pub commit_latency_us: HistogramSnapshot,
+    /// Records in each frame.
+    pub records_per_frame: HistogramSnapshot,
+}
