@@ -49,19 +49,19 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use self::buffer::Buffer;
 pub use self::check::{CheckReport, CheckedFile, FileState, check};
 pub use self::files::FilePreparer;
+use self::files::Files;
 pub use self::record::{Record, Records, ReplayFrame};
 pub use self::room::{Admission, RECORD_ROOM_BYTES, RoomClass};
+use self::room::{NoRoom, Room};
+use self::statistics::Counters;
 pub use self::statistics::LogStatistics;
 pub use self::threads::{LogThreads, spawn};
 pub use self::waiters::Listener;
-pub use self::writer::LogWriter;
-use self::buffer::Buffer;
-use self::files::Files;
-use self::room::{NoRoom, Room};
-use self::statistics::Counters;
 use self::waiters::{Listeners, Signal, Waiters};
+pub use self::writer::LogWriter;
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
