@@ -248,3 +248,18 @@ fn a_file_open_for_reading_refuses_writes() {
     let file = disk.open_read_only(&path("a")).unwrap();
     assert_eq!(file.write_all_at(&[1], 0).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
 }
+
+#[test]
+fn a_second_directory_sync_after_a_failed_one_does_not_bring_the_name() {
+    let lost = |disk: &SimDisk| (0..50).any(|seed| disk.power_cut(&mut Random::new(seed)).paths().is_empty());
+    let disk = SimDisk::default();
+    disk.create(&path("a")).unwrap();
+    disk.fail_at(disk.calls(), Failure::Eio);
+    disk.sync_directory(Path::new("/")).unwrap_err();
+    assert!(disk.has_failed());
+    disk.sync_directory(Path::new("/")).unwrap();
+    assert!(lost(&disk));
+    let restarted = disk.process_killed();
+    restarted.sync_directory(Path::new("/")).unwrap();
+    assert!(!lost(&restarted));
+}

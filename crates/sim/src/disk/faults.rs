@@ -71,6 +71,8 @@ pub struct Call {
     pub kind: CallKind,
     /// The file or directory.
     pub path: PathBuf,
+    /// Number of the file, whatever its name, for calls on an open one.
+    pub file: Option<u64>,
     /// Where in the file, for reads and writes.
     pub offset: u64,
     /// How many bytes, for reads and writes.
@@ -106,13 +108,25 @@ pub(crate) struct Faults {
 
 impl Faults {
     /// Counts a call and says how it ends.
-    pub(crate) fn count(&mut self, kind: CallKind, path: &Path, offset: u64, bytes: usize) -> Verdict {
+    pub(crate) fn count(&mut self, kind: CallKind, path: &Path) -> Verdict {
+        self.count_at(kind, path, None, 0, 0)
+    }
+
+    /// Counts a call on an open file and says how it ends.
+    pub(crate) fn count_at(
+        &mut self,
+        kind: CallKind,
+        path: &Path,
+        file: Option<u64>,
+        offset: u64,
+        bytes: usize,
+    ) -> Verdict {
         let index = self.calls.len() as u64;
         self.power_is_off |= self.crash_at.is_some_and(|at| index >= at);
         if self.power_is_off {
             return Verdict::PowerIsOff;
         }
-        self.calls.push(Call { index, kind, path: path.to_owned(), offset, bytes });
+        self.calls.push(Call { index, kind, path: path.to_owned(), file, offset, bytes });
         match self.fail_at {
             Some((at, failure)) if at == index => Verdict::Fail(failure),
             _ => Verdict::Go,

@@ -15,6 +15,7 @@
 
 mod bytes;
 mod faults;
+pub mod lying;
 mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,9 +91,16 @@ impl SimDisk {
     }
 
     /// Call `call` fails, once. A failing write leaves a part of its bytes in the cache; a failing sync brings a part
-    /// of the sectors to the disk and marks all of them clean; a failing directory sync leaves the names uncertain.
+    /// of the sectors to the disk and marks all of them clean; a directory sync that fails with `EIO` leaves the names
+    /// uncertain for the rest of this process's life, whatever a later one says.
     pub fn fail_at(&self, call: u64, failure: Failure) {
         self.state().faults.fail_at = Some((call, failure));
+    }
+
+    /// Whether the call that was to fail has failed.
+    pub fn has_failed(&self) -> bool {
+        let state = self.state();
+        state.faults.fail_at.is_some_and(|(at, _)| at < state.faults.calls.len() as u64)
     }
 
     /// The kernel could not write the dirty sectors of `path` back: they count as clean, some of them are lost, and
@@ -129,6 +137,11 @@ impl SimDisk {
         self.state().names.files().map(|(path, _)| path.to_owned()).collect()
     }
 
+    /// Whether a file has this name.
+    pub fn exists(&self, path: &Path) -> bool {
+        matches!(self.state().names.find(path), Some(Node::File(_)))
+    }
+
     /// The bytes that a reader of `path` sees, without a storage call. Panics when there is no such file.
     pub fn contents(&self, path: &Path) -> Vec<u8> {
         let state = self.state();
@@ -160,7 +173,9 @@ impl SimDisk {
     pub fn process_killed(&self) -> SimDisk {
         let mut state = self.state();
         let random = Random::new(state.random.bits());
-        SimDisk::from_parts(state.names.clone(), state.files.clone(), state.next_file, state.capacity, random)
+        let mut names = state.names.clone();
+        names.forget_failures();
+        SimDisk::from_parts(names, state.files.clone(), state.next_file, state.capacity, random)
     }
 
     /// Turns one bit of the byte at `offset` of `path` over, as rot does. Panics when there is no such byte.
@@ -209,7 +224,7 @@ impl SimDisk {
 impl State {
     /// Counts a call that leaves nothing behind when it fails.
     fn begin(&mut self, kind: CallKind, path: &Path) -> io::Result<()> {
-        match self.faults.count(kind, path, 0, 0) {
+        match self.faults.count(kind, path) {
             Verdict::Go => Ok(()),
             Verdict::PowerIsOff => Err(power_is_off()),
             Verdict::Fail(failure) => Err(failure.error()),
@@ -311,11 +326,13 @@ impl Disk for SimDisk {
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         let mut state = self.state();
-        match state.faults.count(CallKind::SyncDirectory, directory, 0, 0) {
+        match state.faults.count(CallKind::SyncDirectory, directory) {
             Verdict::Go => {}
             Verdict::PowerIsOff => return Err(power_is_off()),
             Verdict::Fail(failure) => {
-                state.names.abandon(directory);
+                if failure == Failure::Eio {
+                    state.names.abandon(directory);
+                }
                 return Err(failure.error());
             }
         }
@@ -361,7 +378,7 @@ struct SimFile {
 impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.disk.state();
-        match state.faults.count(CallKind::Read, &self.path, offset, buffer.len()) {
+        match state.faults.count_at(CallKind::Read, &self.path, Some(self.file), offset, buffer.len()) {
             Verdict::Go => Ok(state.files[&self.file].read(buffer, offset)),
             Verdict::PowerIsOff => Err(power_is_off()),
             Verdict::Fail(failure) => Err(failure.error()),
@@ -373,7 +390,8 @@ impl DiskFile for SimFile {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let state = &mut *self.disk.state();
-        let mut result = match state.faults.count(CallKind::Write, &self.path, offset, bytes.len()) {
+        let mut result = match state.faults.count_at(CallKind::Write, &self.path, Some(self.file), offset, bytes.len())
+        {
             Verdict::Go => Ok(()),
             Verdict::PowerIsOff => return Err(power_is_off()),
             Verdict::Fail(failure) => Err(failure),
@@ -402,7 +420,7 @@ impl DiskFile for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let state = &mut *self.disk.state();
-        let verdict = state.faults.count(CallKind::Sync, &self.path, 0, 0);
+        let verdict = state.faults.count_at(CallKind::Sync, &self.path, Some(self.file), 0, 0);
         let file = state.files.get_mut(&self.file).expect("an open file exists");
         let mut seen = self.errors_seen.lock().unwrap_or_else(PoisonError::into_inner);
         match verdict {

@@ -129,6 +129,13 @@ impl Names {
         }
     }
 
+    /// A new process syncs what it finds; what an earlier one gave up counts as never tried.
+    pub(crate) fn forget_failures(&mut self) {
+        for pending in &mut self.pending {
+            pending.abandoned = false;
+        }
+    }
+
     /// The names as they may stand after a power cut.
     pub(crate) fn after_power_cut(&self, random: &mut Random) -> Names {
         let mut names = self.durable.clone();
