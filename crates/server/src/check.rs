@@ -1,0 +1,195 @@
+//! `kv_server --check DIR`: verifies the files of a data directory as a start would, and changes none of them.
+//!
+//! It takes part in the lock of the directory without writing into it, so a server that runs is named and not read
+//! while it writes. Not here: what makes a log valid (the engine's `log::check`).
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use bowline::Error;
+use bowline::disk::OsDisk;
+use bowline::log::{CheckReport, FileState};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::process::Exit;
+
+/// Verifies the data directory `directory`, or a directory of log files, and prints what it finds.
+///
+/// Ends with [`Exit::Ok`] when a start would find everything that was acknowledged, [`Exit::Damaged`] when it would
+/// refuse, [`Exit::Locked`] when a server uses the directory, [`Exit::StartFailed`] when there is nothing to verify.
+pub fn check(directory: &Path) -> Exit {
+    match verify(directory) {
+        Ok((log_directory, report)) => {
+            let text = describe(&log_directory, &report);
+            // Who reads only the first lines still gets the exit code.
+            let _ = io::stdout().write_all(text.as_bytes());
+            report.damage.map_or(Exit::Ok, |damage| Exit::Damaged(damage.to_string()))
+        }
+        Err(error) => exit_of(&error),
+    }
+}
+
+fn exit_of(error: &Error) -> Exit {
+    match error {
+        Error::Locked { .. } => Exit::Locked(error.to_string()),
+        Error::Corrupt { .. } | Error::FormatTooNew { .. } => Exit::Damaged(error.to_string()),
+        _ => Exit::StartFailed(format!("{error}; give --check the data directory of a server")),
+    }
+}
+
+fn verify(directory: &Path) -> bowline::Result<(PathBuf, CheckReport)> {
+    fs::metadata(directory).map_err(|source| Error::io("open", directory, source))?;
+    let _shared = shared_lock(directory)?;
+    let inside = directory.join("log");
+    let log_directory = if inside.is_dir() { inside } else { directory.to_owned() };
+    let report = bowline::log::check(&log_directory, &OsDisk)?;
+    if report.files.is_empty() && report.damage.is_none() {
+        let nothing = io::Error::new(io::ErrorKind::NotFound, "there are none");
+        return Err(Error::io("find log files in", &log_directory, nothing));
+    }
+    Ok((log_directory, report))
+}
+
+/// Keeps a server from starting meanwhile. `None` when none has ever run in the directory.
+fn shared_lock(directory: &Path) -> bowline::Result<Option<File>> {
+    let path = directory.join("lock");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(Error::io("open", &path, source)),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared).map_err(io::Error::from) {
+        Ok(()) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let pid = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+            Err(Error::Locked { path: directory.to_owned(), pid })
+        }
+        Err(source) => Err(Error::io("lock", &path, source)),
+    }
+}
+
+fn describe(log_directory: &Path, report: &CheckReport) -> String {
+    let mut lines = vec![format!("log in {}:", log_directory.display())];
+    for file in &report.files {
+        let state = match file.state {
+            FileState::Live => "live",
+            FileState::Active => "active",
+            FileState::Spare => "spare",
+            _ => "other",
+        };
+        lines.push(format!("  {} {} bytes, {state}", file.path.display(), file.bytes));
+    }
+    lines.push(format!(
+        "{} frames with {} records in {} bytes, newest version {}, {}",
+        report.frames,
+        report.records,
+        report.bytes,
+        report.last_version.0,
+        if report.was_closed { "closed in order" } else { "not closed in order" },
+    ));
+    if report.torn_bytes > 0 {
+        lines.push(format!(
+            "{} bytes of writes that had begun and were never acknowledged: the next start cuts them",
+            report.torn_bytes
+        ));
+    }
+    lines.push(match &report.damage {
+        None => "sound: a start would find everything that was acknowledged".to_owned(),
+        Some(damage) => format!("damage: {damage}"),
+    });
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::FileExt;
+
+    use bowline::{Options, Store};
+
+    use super::*;
+
+    const LOG_FILE_BYTES: u64 = 1 << 20;
+
+    fn options(directory: &Path) -> Options {
+        let mut options = Options::new(directory.to_owned());
+        options.log_file_bytes = LOG_FILE_BYTES;
+        options.log_buffer_bytes = 1 << 18;
+        options
+    }
+
+    /// A directory with keys that were written one by one, closed in order.
+    fn filled() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Store::open(options(directory.path())).expect("opened");
+        for number in 0..20 {
+            store.put(format!("key:{number}").as_bytes(), format!("value:{number}").as_bytes()).expect("written");
+        }
+        store.close().expect("closed");
+        directory
+    }
+
+    fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut contents = BTreeMap::new();
+        for entry in fs::read_dir(directory).expect("listed") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                contents.extend(self::contents(&path));
+            } else {
+                contents.insert(path.clone(), fs::read(&path).expect("read"));
+            }
+        }
+        contents
+    }
+
+    #[test]
+    fn a_sound_directory_is_found_sound_and_left_alone() {
+        let directory = filled();
+        let before = contents(directory.path());
+        assert_eq!(check(directory.path()), Exit::Ok);
+        assert!(contents(directory.path()) == before, "a file was changed");
+    }
+
+    #[test]
+    fn damage_is_named_with_its_file_and_left_alone() {
+        let directory = filled();
+        let early = b"value:3";
+        let found = contents(directory.path()).into_iter().find_map(|(path, bytes)| {
+            bytes.windows(early.len()).position(|window| window == early).map(|at| (path, at as u64))
+        });
+        let (path, at) = found.expect("the value is in the log");
+        let file = File::options().write(true).open(&path).expect("opened");
+        file.write_all_at(b"V", at).expect("damaged");
+        let before = contents(directory.path());
+        let exit = check(directory.path());
+        assert!(
+            matches!(&exit, Exit::Damaged(text) if text.contains(&path.display().to_string())),
+            "expected damage in {}, found {exit:?}",
+            path.display()
+        );
+        assert!(contents(directory.path()) == before, "a file was changed");
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused_with_its_owner() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Store::open(options(directory.path())).expect("opened");
+        let exit = check(directory.path());
+        let pid = std::process::id().to_string();
+        assert!(matches!(&exit, Exit::Locked(text) if text.contains(&pid)), "{exit:?}");
+        store.close().expect("closed");
+    }
+
+    #[test]
+    fn nothing_to_verify_is_an_error_and_nothing_is_made() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let missing = directory.path().join("none");
+        for path in [directory.path(), &missing] {
+            let exit = check(path);
+            assert!(matches!(&exit, Exit::StartFailed(_)), "{exit:?}");
+        }
+        assert!(!missing.exists() && contents(directory.path()).is_empty());
+    }
+}
