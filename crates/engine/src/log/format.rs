@@ -363,3 +363,131 @@ fn u32_at<const ALL: usize>(bytes: &[u8; ALL], offset: usize) -> u32 {
 fn u64_at<const ALL: usize>(bytes: &[u8; ALL], offset: usize) -> u64 {
     u64::from_le_bytes(field(bytes, offset))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const FILE_HEADER: FileHeader = FileHeader {
+        store_id: *b"0123456789abcdef",
+        sequence: 0x0102_0304_0506_0708,
+        generation: 1,
+        start_position: 0x1111,
+        epoch: 0x22,
+        replay_from: 0x3333,
+        checkpoint: Version(0x44),
+        previous_crc: 0xDEAD_BEEF,
+    };
+
+    const FRAME_HEADER: FrameHeader = FrameHeader {
+        flags: FLAG_RESET,
+        payload_bytes: 0x0A0B,
+        records: 3,
+        payload_crc: 0x1234_5678,
+        previous_crc: 0x9ABC_DEF0,
+        store_id: *b"0123456789abcdef",
+        epoch: 7,
+        position: 0x0102_0304_0506,
+        term: 8,
+        index: 9,
+        session: 10,
+        sequence: 11,
+        wall_ms: 0x0198_0000_0000,
+        durable_position: 0x0102_0304_0000,
+        commit: Version(0x1000),
+        first_version: Version(0x1001),
+        last_version: Version(0x1003),
+        version_limit: Version(0x2000),
+    };
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn the_bytes_of_a_file_header_are_fixed() {
+        let golden = "424f574c2d4c4f47\
+                      f1186a8601005800\
+                      30313233343536373839616263646566\
+                      08070605040302010100000000000000\
+                      11110000000000002200000000000000\
+                      33330000000000004400000000000000\
+                      efbeadde00000000";
+        assert_eq!(hex(&FILE_HEADER.encode()), golden);
+        assert_eq!(FileHeader::decode(&FILE_HEADER.encode()), FileHeaderRead::Header(FILE_HEADER));
+    }
+
+    #[test]
+    fn the_bytes_of_a_frame_header_are_fixed() {
+        let golden = "b03e1fa9\
+                      f99ecbcf\
+                      90000200\
+                      0b0a00000300000078563412f0debc9a00000000\
+                      30313233343536373839616263646566\
+                      07000000000000000605040302010000\
+                      08000000000000000900000000000000\
+                      0a000000000000000b00000000000000\
+                      00000000980100000000040302010000\
+                      00100000000000000110000000000000\
+                      03100000000000000020000000000000";
+        let (bytes, crc) = FRAME_HEADER.encode();
+        assert_eq!(hex(&bytes), golden);
+        assert_eq!(FrameHeader::decode(&bytes), Some((FRAME_HEADER, crc)));
+    }
+
+    #[test]
+    fn one_wrong_bit_anywhere_makes_a_header_invalid() {
+        let (bytes, _) = FRAME_HEADER.encode();
+        for bit in 0..bytes.len() * 8 {
+            let mut wrong = bytes;
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(FrameHeader::decode(&wrong), None, "bit {bit} of the frame header");
+        }
+        let bytes = FILE_HEADER.encode();
+        for bit in 0..bytes.len() * 8 {
+            let mut wrong = bytes;
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            let read = FileHeader::decode(&wrong);
+            assert!(!matches!(read, FileHeaderRead::Header(_)), "bit {bit} of the file header");
+        }
+    }
+
+    #[test]
+    fn the_newest_valid_of_two_file_headers_counts() {
+        let newer = FileHeader { generation: 2, replay_from: 0x5555, ..FILE_HEADER };
+        let mut block = FILE_HEADER.encode_block();
+        let at = newer.slot_offset() as usize;
+        block[at..at + FILE_HEADER_BYTES].copy_from_slice(&newer.encode());
+        assert_eq!(FileHeader::decode_block(&block), FileHeaderRead::Header(newer));
+        block[at + 20] ^= 1;
+        assert_eq!(FileHeader::decode_block(&block), FileHeaderRead::Header(FILE_HEADER));
+        block[20] ^= 1;
+        assert_eq!(FileHeader::decode_block(&block), FileHeaderRead::None);
+    }
+
+    #[test]
+    fn a_newer_format_is_named_even_where_its_crc_is_unknown_to_us() {
+        let mut bytes = FILE_HEADER.encode();
+        bytes[file_at::FORMAT] = 9;
+        assert_eq!(FileHeader::decode(&bytes), FileHeaderRead::TooNew(9));
+    }
+
+    proptest! {
+        #[test]
+        fn every_file_header_comes_back(store_id: [u8; 16], numbers: [u64; 6], previous_crc: u32) {
+            let [sequence, generation, start_position, epoch, replay_from, checkpoint] = numbers;
+            let checkpoint = Version(checkpoint);
+            let header = FileHeader {
+                store_id, sequence, generation, start_position, epoch, replay_from, checkpoint, previous_crc,
+            };
+            prop_assert_eq!(FileHeader::decode_block(&header.encode_block()), FileHeaderRead::Header(header));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..5000)) {
+            prop_assert_eq!(FileHeader::decode_block(&bytes), FileHeaderRead::None);
+            prop_assert_eq!(FrameHeader::decode(&bytes), None);
+        }
+    }
+}

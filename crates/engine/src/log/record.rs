@@ -152,3 +152,86 @@ impl<'a> Iterator for Records<'a> {
         if complete { None } else { self.fail("the frame has fewer or other records than its header says") }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame(payload: Vec<u8>, first: u64, last: u64, record_count: u32) -> ReplayFrame {
+        let path = Arc::from(Path::new("/log/00000001.log"));
+        let (first_version, last_version) = (Version(first), Version(last));
+        ReplayFrame { payload, first_version, last_version, position: 0, record_count, path, file_offset: 4096 }
+    }
+
+    fn encode(records: &[(u64, Vec<u8>)]) -> ReplayFrame {
+        let first = records[0].0;
+        let mut payload = Vec::new();
+        for (version, effects) in records {
+            encode_record_header(&mut payload, version - first, effects.len() as u32);
+            payload.extend_from_slice(effects);
+        }
+        frame(payload, first, records[records.len() - 1].0, records.len() as u32)
+    }
+
+    #[test]
+    fn the_bytes_of_records_are_fixed() {
+        let frame = encode(&[(500, b"ab".to_vec()), (800, vec![7; 130])]);
+        let mut golden = vec![0, 2, b'a', b'b', 0xAC, 0x02, 0x82, 0x01];
+        golden.extend([7; 130]);
+        assert_eq!(frame.payload, golden);
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_back_in_order(
+            first in 1..u64::MAX / 2,
+            records in prop::collection::vec((1..1u64 << 40, prop::collection::vec(any::<u8>(), 0..300)), 1..20),
+        ) {
+            let mut version = first - 1;
+            let records: Vec<_> = records.into_iter().map(|(step, effects)| { version += step; (version, effects) }).collect();
+            let frame = encode(&records);
+            let read: Vec<_> = frame.records().map(|record| record.unwrap()).collect();
+            prop_assert_eq!(read.len(), records.len());
+            for (record, (version, effects)) in read.iter().zip(&records) {
+                prop_assert_eq!((record.version, record.effects), (Version(*version), &effects[..]));
+                prop_assert_eq!(&frame.payload[record.offset..record.offset + effects.len()], &effects[..]);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(
+            payload in prop::collection::vec(any::<u8>(), 0..200), first: u64, last: u64, count in 0..5u32,
+        ) {
+            frame(payload, first, last, count).records().for_each(drop);
+        }
+    }
+
+    fn failure(frame: &ReplayFrame) -> (u64, &'static str) {
+        match frame.records().find_map(Result::err) {
+            Some(Error::Corrupt { offset, what, .. }) => (offset, what),
+            other => panic!("not damage: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_record_longer_than_its_frame_is_damage_at_its_offset() {
+        let mut frame = encode(&[(5, b"abc".to_vec()), (6, b"def".to_vec())]);
+        frame.payload[6] = 200;
+        assert_eq!(failure(&frame).0, 4096 + 144 + 5);
+    }
+
+    #[test]
+    fn a_version_that_does_not_rise_is_damage() {
+        let mut frame = encode(&[(5, b"abc".to_vec()), (6, b"def".to_vec())]);
+        frame.payload[5] = 0;
+        assert_eq!(failure(&frame).0, 4096 + 144 + 5);
+    }
+
+    #[test]
+    fn a_frame_with_fewer_records_than_it_says_is_damage() {
+        let mut frame = encode(&[(5, b"abc".to_vec())]);
+        frame.record_count = 2;
+        assert!(failure(&frame).1.contains("fewer"));
+    }
+}
