@@ -166,7 +166,11 @@ impl LogWriter {
         if worked {
             return Ok(Step::Worked);
         }
-        if closing && self.queue.is_empty() && self.shared.buffer.lock().is_empty() {
+        if closing && self.is_stalled() && self.shared.files.disk_full.load(SeqCst) {
+            // Only what was never admitted comes here; a close that waits for an administrator helps nobody.
+            return Err(Error::DiskFull { path: self.shared.files.directory.clone() });
+        }
+        if closing && !self.is_stalled() && self.shared.buffer.lock().is_empty() {
             self.close()?;
             return Ok(Step::Worked);
         }
