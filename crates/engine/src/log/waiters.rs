@@ -76,6 +76,11 @@ impl Waiters {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().waiters.len()
+    }
+
     /// Wakes the threads that wait for `commit` or less, oldest version first. Returns how many.
     pub(crate) fn release(&self, commit: Version) -> usize {
         let released = {

@@ -38,7 +38,7 @@ struct State {
 #[derive(Clone)]
 pub(super) struct TestDisk(Arc<Mutex<State>>);
 
-pub(super) const EIO: i32 = 5;
+const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
 impl Default for TestDisk {
