@@ -158,37 +158,37 @@ impl StoreMachine {
         false
     }
 
-    /// Everything that the store shows, read through its commands.
-    pub fn contents(&mut self) -> Databases {
+    /// Everything that the store shows, read through its commands; `None` when it fails meanwhile.
+    pub fn contents(&mut self) -> Option<Databases> {
         let mut contents = Databases::default();
         let now_ms = self.clock.wall_ms();
         for number in 0..DATABASES {
             for key in keys() {
-                if let Some(item) = self.item(number, &key) {
+                let value = self.read(number, &[b"GET", &key])?;
+                let expiry = self.read(number, &[b"PEXPIRETIME", &key])?;
+                if let Some(item) = item(&value, &expiry) {
                     contents.put(number, key, item);
                 }
             }
-            let size = self.read(number, &[b"DBSIZE"]);
+            let size = self.read(number, &[b"DBSIZE"])?;
             let expected = contents.run(number, &Command::Size, now_ms);
             assert_eq!(size, expected, "database {number} holds a key that nobody wrote");
         }
-        contents
+        Some(contents)
     }
 
-    fn item(&mut self, number: usize, key: &[u8]) -> Option<Item> {
-        let reply = self.read(number, &[b"GET", key]);
-        if reply == b"$-1\r\n" {
+    /// A read for the comparison; `None` when it is refused, because the power went off meanwhile.
+    fn read(&mut self, number: usize, words: &[&[u8]]) -> Option<Vec<u8>> {
+        let reply = self.ask(number, words, Durability::None).0;
+        if reply.starts_with(b"-") {
+            assert!(
+                self.store.log().is_poisoned() || self.disk.is_off(),
+                "a read is refused: {}",
+                reply.escape_ascii()
+            );
             return None;
         }
-        let head = reply.windows(2).position(|window| window == b"\r\n").expect("a bulk reply has a length");
-        let value = reply[head + 2..reply.len() - 2].to_vec();
-        let expiry = String::from_utf8(self.read(number, &[b"PEXPIRETIME", key])).expect("an integer reply is text");
-        let expiry: i64 = expiry.trim_start_matches(':').trim_end().parse().expect("an integer reply holds a number");
-        Some(Item { value, expire_at: u64::try_from(expiry).ok() })
-    }
-
-    fn read(&mut self, number: usize, words: &[&[u8]]) -> Vec<u8> {
-        self.ask(number, words, Durability::None).0
+        Some(reply)
     }
 
     /// Runs one command given by its words. Returns its reply and the version that it waits for. Panics when the log has
@@ -207,6 +207,20 @@ impl StoreMachine {
         }
         panic!("{} finds no room in the log", words[0].escape_ascii());
     }
+}
+
+/// What the replies of GET and PEXPIRETIME tell.
+fn item(value: &[u8], expiry: &[u8]) -> Option<Item> {
+    if value == b"$-1\r\n" {
+        return None;
+    }
+    let head = value.windows(2).position(|window| window == b"\r\n").expect("a bulk reply has a length");
+    let expiry: i64 = String::from_utf8_lossy(expiry)
+        .trim_start_matches(':')
+        .trim_end()
+        .parse()
+        .expect("an integer reply holds a number");
+    Some(Item { value: value[head + 2..value.len() - 2].to_vec(), expire_at: u64::try_from(expiry).ok() })
 }
 
 /// The whole of a reply and the newest version that it waits for.

@@ -1,16 +1,16 @@
 //! What was acknowledged before a power cut is there after it, wherever the cut falls.
 //!
 //! Method: a seeded workload; the power goes off before storage call k, for every k; synced bytes and a random part of
-//! the rest are kept; the log is opened again, perhaps cut once more meanwhile, and compared with a model.
+//! the rest are kept; the log (or the whole store) is opened again, perhaps cut once more meanwhile, and compared with a
+//! model. The same with call k failing once.
 //!
-//! Replay a failure with the line it prints, `SEED=<n> CUT=<k> cargo test -p bowline-sim --test crash`;
-//! `SEEDS=<count>` runs more seeds than the everyday few.
+//! Replay a failure with the line that it prints, `SEED=<n> CUT=<k> cargo test -p bowline-sim --test crash <test>`;
+//! `SEEDS=<count>` runs more seeds than the everyday few, starting at `FIRST_SEED` (0 unless set).
 
-use bowline_sim::crash::log::{check_cut, check_failure, undisturbed};
-use bowline_sim::crash::{Problem, Replay};
-use bowline_sim::disk::Failure;
+use bowline_sim::crash::{Problem, Replay, log, store};
+use bowline_sim::disk::{Call, CallKind, Failure};
 
-const SEEDS: u64 = 6;
+const SEEDS: u64 = 4;
 const IMAGES: u64 = 3;
 
 fn number_from_environment(name: &str) -> Option<u64> {
@@ -20,21 +20,25 @@ fn number_from_environment(name: &str) -> Option<u64> {
 
 /// The seeds to run: the one asked for, or the first ones.
 fn seeds() -> std::ops::Range<u64> {
-    match number_from_environment("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number_from_environment("SEEDS").unwrap_or(SEEDS),
+    if let Some(seed) = number_from_environment("SEED") {
+        return seed..seed + 1;
     }
+    let first = number_from_environment("FIRST_SEED").unwrap_or(0);
+    first..first + number_from_environment("SEEDS").unwrap_or(SEEDS)
 }
 
 /// Runs `check` for every storage call of every seed, or for the one that `fault` in the environment names.
-fn for_every_call(fault: &'static str, check: impl Fn(u64, u64) -> Result<(), Problem>) {
+fn for_every_call(
+    (fault, test): (&'static str, &'static str),
+    undisturbed: impl Fn(u64) -> Result<Vec<Call>, Problem>,
+    check: impl Fn(u64, u64) -> Result<(), Problem>,
+) {
     let asked = number_from_environment(fault);
     let mut checked = 0;
     for seed in seeds() {
-        let (calls, _) = undisturbed(seed).unwrap_or_else(|problem| panic!("{problem}; SEED={seed}, no fault"));
-        let wanted = |call: &u64| asked.is_none_or(|asked| asked == *call);
-        for call in (0..=calls.len() as u64).filter(wanted) {
-            let replay = Replay { seed, call, fault };
+        let calls = undisturbed(seed).unwrap_or_else(|problem| panic!("{problem}\n  SEED={seed}, nothing failing"));
+        for call in (0..=calls.len() as u64).filter(|call| asked.is_none_or(|asked| asked == *call)) {
+            let replay = Replay { seed, call, fault, test };
             let at = calls.get(call as usize).map_or_else(|| "the end".to_owned(), ToString::to_string);
             check(seed, call).unwrap_or_else(|problem| panic!("{problem}\n  at {at}\n  {replay}"));
             checked += 1;
@@ -43,17 +47,67 @@ fn for_every_call(fault: &'static str, check: impl Fn(u64, u64) -> Result<(), Pr
     assert!(checked > 0, "no storage call was checked");
 }
 
+fn of_the_log(fault: &'static str, test: &'static str, check: impl Fn(u64, u64) -> Result<(), Problem>) {
+    for_every_call((fault, test), |seed| Ok(log::undisturbed(seed)?.0), check);
+}
+
+fn of_the_store(fault: &'static str, test: &'static str, check: impl Fn(u64, u64) -> Result<(), Problem>) {
+    for_every_call((fault, test), |seed| Ok(store::undisturbed(seed)?.0), check);
+}
+
+/// A crash test proves nothing about what its workload never does.
 #[test]
-fn acknowledged_writes_survive_a_power_cut_at_every_storage_call() {
-    for_every_call("CUT", |seed, call| check_cut(seed, call, IMAGES, None));
+fn the_workloads_change_files_recycle_them_and_commit_in_groups() {
+    let (mut started, mut recycled, mut removed, mut syncs, mut writes) = (0, 0, 0, 0, 0);
+    for seed in 0..SEEDS {
+        let (calls, history) = log::undisturbed(seed).expect("nothing fails");
+        let count = |wanted: &dyn Fn(&Call) -> bool| calls.iter().filter(|call| wanted(call)).count();
+        let header_written = |call: &Call| call.kind == CallKind::Write && call.offset == 0 && call.bytes == 4096;
+        started += count(&header_written);
+        recycled += count(&|call| call.kind == CallKind::Open);
+        removed += count(&|call| call.kind == CallKind::Remove && call.path.extension().is_some_and(|end| end == "log"));
+        syncs += count(&|call| call.kind == CallKind::Sync);
+        writes += history.acknowledged();
+    }
+    let seeds = SEEDS as usize;
+    assert!(started >= 4 * seeds, "{started} log files were started in {seeds} runs");
+    assert!(recycled >= 2 * seeds, "{recycled} log files were recycled in {seeds} runs");
+    assert!(removed >= 1, "no log file of an unusual size was removed");
+    assert!(writes > syncs, "{writes} writes were committed by {syncs} syncs");
 }
 
 #[test]
-fn acknowledged_writes_survive_any_storage_call_failing_once() {
-    for_every_call("EIO", |seed, call| check_failure(seed, call, Failure::Eio, None));
+fn log_survives_a_power_cut_at_every_storage_call() {
+    let test = "log_survives_a_power_cut";
+    of_the_log("CUT", test, |seed, call| log::check_cut(seed, call, IMAGES, None));
 }
 
 #[test]
-fn acknowledged_writes_survive_any_storage_call_finding_the_disk_full() {
-    for_every_call("ENOSPC", |seed, call| check_failure(seed, call, Failure::Enospc, None));
+fn log_survives_any_storage_call_failing_once() {
+    let test = "log_survives_any_storage_call_failing";
+    of_the_log("EIO", test, |seed, call| log::check_failure(seed, call, Failure::Eio, None));
+}
+
+#[test]
+fn log_survives_any_storage_call_finding_the_disk_full() {
+    let test = "log_survives_any_storage_call_finding";
+    of_the_log("ENOSPC", test, |seed, call| log::check_failure(seed, call, Failure::Enospc, None));
+}
+
+#[test]
+fn store_survives_a_power_cut_at_every_storage_call() {
+    let test = "store_survives_a_power_cut";
+    of_the_store("CUT", test, |seed, call| store::check_cut(seed, call, IMAGES, None));
+}
+
+#[test]
+fn store_survives_any_storage_call_failing_once() {
+    let test = "store_survives_any_storage_call_failing";
+    of_the_store("EIO", test, |seed, call| store::check_failure(seed, call, Failure::Eio, None));
+}
+
+#[test]
+fn store_survives_any_storage_call_finding_the_disk_full() {
+    let test = "store_survives_any_storage_call_finding";
+    of_the_store("ENOSPC", test, |seed, call| store::check_failure(seed, call, Failure::Enospc, None));
 }

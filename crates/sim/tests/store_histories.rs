@@ -7,6 +7,7 @@ use bowline::clock::Clock;
 use bowline::exec::{Caller, Executor, Replies, Transaction};
 use bowline::{Durability, Version};
 use bowline_sim::clock::SimClock;
+use bowline_sim::crash::model::Command;
 use bowline_sim::disk::SimDisk;
 use bowline_sim::random::Random;
 use bowline_sim::store_machine::StoreMachine;
@@ -158,7 +159,8 @@ fn every_reply_that_tells_of_an_uncommitted_removal_waits_for_it() {
             let (_, version) = machine.ask(0, removal, Durability::Always);
             assert!(version > machine.store.log().commit());
             let (reply, waits_for) = machine.ask(0, words, Durability::Always);
-            let (removal, words) = (removal.join(&b' ').escape_ascii().to_string(), words.join(&b' ').escape_ascii().to_string());
+            let (removal, words) =
+                (removal.join(&b' ').escape_ascii().to_string(), words.join(&b' ').escape_ascii().to_string());
             let reply = text(&reply);
             assert!(waits_for >= version, "after {removal} {words} answers {reply:?} and waits for {waits_for}");
         }
@@ -178,6 +180,63 @@ fn a_nil_transaction_waits_for_the_change_that_made_it_nil() {
     executor.transaction(&caller, &Transaction::default(), &watched, &mut replies);
     assert!(replies.waits_for(Version::ZERO) >= Some(version));
     assert_eq!(text(replies.ready(Version::MAX)), "*-1\r\n");
+}
+
+/// History 22: after SWAPDB every reply about the database tells of the exchange, also of entries that are old.
+#[test]
+fn a_reply_about_an_old_entry_waits_for_the_exchange_that_brought_it() {
+    for words in [&[b"GET", b"key".as_slice()], &[b"EXISTS".as_slice(), b"key"], &[b"APPEND".as_slice(), b"key"]] {
+        let mut machine = new_store();
+        machine.call(&[b"SET", b"key", b"old"]);
+        let (_, version) = machine.ask(0, &[b"SWAPDB", b"0", b"1"], Durability::Always);
+        assert!(version > machine.store.log().commit());
+        let words: Vec<&[u8]> = if words[0] == b"APPEND" { vec![words[0], words[1], b""] } else { words.to_vec() };
+        let (reply, waits_for) = machine.ask(1, &words, Durability::Always);
+        assert!(waits_for >= version, "{} answers {:?}", words[0].escape_ascii(), text(&reply));
+    }
+}
+
+/// A FLUSHALL is where replay starts: what its record did before it needs entries that replay does not have.
+#[test]
+fn a_store_opens_again_after_a_flush_that_removed_an_expired_key_first() {
+    let mut machine = new_store();
+    machine.call(&[b"SET", b"short", b"value", b"PX", b"10"]);
+    machine.call(&[b"SET", b"long", b"value"]);
+    machine.clock.advance(Duration::from_millis(11));
+    machine.call(&[b"FLUSHALL"]);
+    machine.call(&[b"SET", b"after", b"value"]);
+    assert!(machine.become_quiet());
+    for mut after in after_power_cuts(&machine.disk, NOW_MS + 1_000) {
+        assert_eq!(text(&after.call(&[b"DBSIZE"])), ":1\r\n");
+    }
+}
+
+/// The same with a transaction that changes old keys and then empties everything.
+#[test]
+fn a_store_opens_again_after_a_transaction_that_changed_a_key_and_flushed() {
+    let mut machine = new_store();
+    machine.call(&[b"SET", b"key:1", b"value"]);
+    let commands = [
+        Command::Append(b"key:1".to_vec(), b"more".to_vec()),
+        Command::FlushAll,
+        Command::Set(b"key:2".to_vec(), b"value".to_vec(), None),
+    ];
+    let executed = machine.execute(0, &commands, true, Durability::Always).expect("the log has room");
+    assert!(machine.commit_up_to(executed.1));
+    assert!(machine.become_quiet());
+    for mut after in after_power_cuts(&machine.disk, NOW_MS + 1_000) {
+        assert_eq!(text(&after.call(&[b"DBSIZE"])), ":1\r\n");
+        assert_eq!(text(&after.call(&[b"GET", b"key:2"])), "$5\r\nvalue\r\n");
+    }
+}
+
+/// A transaction that only reads takes no room in the log and gives none back.
+#[test]
+fn a_transaction_that_only_reads_takes_no_room() {
+    let mut machine = new_store();
+    let read = [Command::Get(b"key:1".to_vec()), Command::Size];
+    let (reply, _) = machine.execute(0, &read, true, Durability::Always).expect("reading needs no room");
+    assert_eq!(text(&reply), "*2\r\n$-1\r\n:0\r\n");
 }
 
 /// History 23: a key that was seen to be gone stays gone, also on a machine whose clock is two seconds behind.

@@ -99,11 +99,14 @@ pub struct Replay {
     pub call: u64,
     /// "CUT", "EIO" or "ENOSPC".
     pub fault: &'static str,
+    /// Name of the test.
+    pub test: &'static str,
 }
 
 impl fmt::Display for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "replay: SEED={} {}={} cargo test -p bowline-sim --test crash", self.seed, self.fault, self.call)
+        let Replay { seed, call, fault, test } = self;
+        write!(f, "replay: SEED={seed} {fault}={call} cargo test -p bowline-sim --test crash {test}")
     }
 }
 

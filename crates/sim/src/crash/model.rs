@@ -119,11 +119,6 @@ impl Command {
             Command::Size => named("DBSIZE", &[]),
         }
     }
-
-    /// Whether it only reads.
-    pub fn is_read(&self) -> bool {
-        matches!(self, Command::Get(_) | Command::Exists(_) | Command::Size)
-    }
 }
 
 impl Databases {

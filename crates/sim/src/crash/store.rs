@@ -32,9 +32,11 @@ struct Operation {
 struct Told {
     operation: Operation,
     reply: Vec<u8>,
-    /// How many writing operations had run when it was written, its own counted.
+    /// How many changing operations had run when it was written, its own counted.
     writes: usize,
     waits_for: Version,
+    /// Whether it tells of a change that it made, not only of what was there.
+    changed: bool,
 }
 
 /// What was done to a store in all its lives, and what clients know.
@@ -46,16 +48,12 @@ pub struct StoreHistory {
     /// The state now.
     model: Databases,
     acknowledged: usize,
-    /// Reads whose replies have left.
+    /// Operations that changed nothing and whose replies have left.
     reads: Vec<Told>,
     seen: Version,
 }
 
 impl Operation {
-    fn is_read(&self) -> bool {
-        self.commands.iter().all(Command::is_read)
-    }
-
     fn run_on(&self, model: &mut Databases) -> Vec<u8> {
         if self.transaction {
             return model.run_all(self.database, &self.commands, self.now_ms);
@@ -71,10 +69,10 @@ impl StoreHistory {
     }
 
     fn leave(&mut self, told: Told) {
-        if told.operation.is_read() {
-            self.reads.push(told);
-        } else {
+        if told.changed {
             self.acknowledged = self.acknowledged.max(told.writes);
+        } else {
+            self.reads.push(told);
         }
     }
 
@@ -197,15 +195,19 @@ impl StoreProcess<'_> {
         if reply.starts_with(b"-MISCONF") {
             return Ok(());
         }
+        self.history.model.expire(operation.now_ms);
+        let model_before = self.history.model.clone();
         let expected = operation.run_on(&mut self.history.model);
         if reply != expected {
             let (reply, expected) = (String::from_utf8_lossy(&reply), String::from_utf8_lossy(&expected));
             return Err(Problem::State(format!("{operation:?} was answered {reply:?} instead of {expected:?}")));
         }
-        if !operation.is_read() {
+        // A write that changes nothing logs nothing: it tells of what was there, as a read does.
+        let changed = self.history.model != model_before;
+        if changed {
             self.history.writes.push(operation.clone());
         }
-        let told = Told { operation, reply, writes: self.history.writes.len(), waits_for };
+        let told = Told { operation, reply, writes: self.history.writes.len(), waits_for, changed };
         if level == Durability::Always {
             self.held.push_back(told);
         }
@@ -242,7 +244,9 @@ fn live(
         Ok(machine) => machine,
         Err(error) => return Ok(End::Refused(error)),
     };
-    let found = machine.contents();
+    let Some(found) = machine.contents() else {
+        return Ok(End::Lived { poisoned: true });
+    };
     history.recover(&found, clock.wall_ms(), machine.store.log().last_version())?;
     StoreProcess { machine, history, mistake, held: VecDeque::new() }.run(random, actions)
 }
