@@ -312,10 +312,7 @@ mod tests {
             (Effect::Expire { database, key, expire_at: None }, b"\x03\xac\x02\x01k\0\0\0\0\0\0\0\0"),
             (Effect::Append { database, key, bytes: b"x" }, b"\x04\xac\x02\x01k\x01x"),
             (Effect::SetRange { database, key, offset: 128, bytes: b"x" }, b"\x05\xac\x02\x01k\x80\x01\x01x"),
-            (
-                Effect::Move { database, key, to_database: DatabaseId(1), to_key: b"t" },
-                b"\x06\xac\x02\x01k\x01\x01t",
-            ),
+            (Effect::Move { database, key, to_database: DatabaseId(1), to_key: b"t" }, b"\x06\xac\x02\x01k\x01\x01t"),
             (Effect::NewTable { number: 2, database }, b"\x07\x02\xac\x02"),
             (Effect::Swap { first: 0, second: 9 }, b"\x08\x00\x09"),
             (Effect::Reset, b"\x09"),

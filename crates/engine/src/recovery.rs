@@ -161,12 +161,7 @@ impl Worker {
     }
 }
 
-fn apply_all(
-    keyspace: &Keyspace,
-    index: usize,
-    count: usize,
-    queue: &Receiver<Work>,
-) -> Result<()> {
+fn apply_all(keyspace: &Keyspace, index: usize, count: usize, queue: &Receiver<Work>) -> Result<()> {
     let mut own = SegmentSet::EMPTY;
     (index..keyspace.segment_count()).step_by(count).for_each(|segment| own.insert(segment));
     for work in queue {

@@ -46,9 +46,14 @@ pub(super) enum TimeKind {
 impl TimeKind {
     /// The kind that an option of SET or GETEX names.
     pub(super) fn of_option(word: &[u8]) -> Option<TimeKind> {
-        [("ex", Self::Seconds), ("px", Self::Milliseconds), ("exat", Self::UnixSeconds), ("pxat", Self::UnixMilliseconds)]
-            .into_iter()
-            .find_map(|(name, kind)| is_word(word, name).then_some(kind))
+        [
+            ("ex", Self::Seconds),
+            ("px", Self::Milliseconds),
+            ("exat", Self::UnixSeconds),
+            ("pxat", Self::UnixMilliseconds),
+        ]
+        .into_iter()
+        .find_map(|(name, kind)| is_word(word, name).then_some(kind))
     }
 
     /// The absolute time in milliseconds, or `None` when it leaves the range of an i64 as Redis computes it.

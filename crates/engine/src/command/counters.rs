@@ -1,13 +1,17 @@
 //! Numbers in strings: INCR and its family.
 
 use super::arguments::{float, integer, integer_value};
+use super::decimal::Decimal;
 use super::{Arity, Change, Command, CommandError, CommandInfo, Expiry, Flags, Group, KeyPositions, Outcome, Run};
-use crate::keyspace::entry::{EntryRef, Value};
-use bowline_resp::{Args, Reply, format_long_double_human};
+use crate::keyspace::entry::Value;
+use bowline_resp::{Args, Reply};
 
 const fn row(name: &'static str, arguments: usize, syntax: &'static str, summary: &'static str, run: Run) -> Command {
     let (arity, keys, flags) = (Arity::Exactly(arguments), KeyPositions::FIRST, Flags::FAST);
-    Command { info: CommandInfo { name, arity, keys, flags, group: Group::String, syntax, summary, since: "0.1.0" }, run }
+    Command {
+        info: CommandInfo { name, arity, keys, flags, group: Group::String, syntax, summary, since: "0.1.0" },
+        run,
+    }
 }
 
 /// The rows of this file.
@@ -52,13 +56,16 @@ fn decrby(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>
 
 fn incrbyfloat(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let (key, by) = (args.at(1), args.at(2));
-    let old = change.find(key).map_or(Ok(0.0), |entry: EntryRef<'_>| entry.value().with_bytes(float))?;
-    let new = old + float(by)?;
-    if !new.is_finite() {
+    let old = change.find(key).map_or_else(|| b"0".to_vec(), |entry| entry.value().to_vec());
+    // The doubles tell whether the numbers are any, and finite; the sum is worked out in decimal.
+    if !(float(&old)? + float(by)?).is_finite() {
         return Err(CommandError::text("ERR increment would produce NaN or Infinity"));
     }
+    let (Some(old), Some(by)) = (Decimal::parse(&old), Decimal::parse(by)) else {
+        return Err(CommandError::NotAFloat);
+    };
     // The sum is logged, not the increment: a replay does no arithmetic.
-    let text = format_long_double_human(new);
+    let text = old.plus(&by).to_string();
     change.put(key, Value::compact(text.as_bytes()), Expiry::Keep);
     reply.bulk(text.as_bytes());
     Ok(())

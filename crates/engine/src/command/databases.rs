@@ -1,7 +1,9 @@
 //! Whole databases: DBSIZE, KEYS, SCAN, RANDOMKEY, FLUSHDB, FLUSHALL, SWAPDB.
 
 use super::arguments::{integer, is_word};
-use super::{Arity, Change, Command, CommandError, CommandInfo, Flags, Group, KeyPositions, Outcome, Pattern, Run, View};
+use super::{
+    Arity, Change, Command, CommandError, CommandInfo, Flags, Group, KeyPositions, Outcome, Pattern, Run, View,
+};
 use crate::keyspace::table::TableCursor;
 use bowline_resp::{Args, Reply};
 
@@ -199,8 +201,9 @@ fn swapdb(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>
     let number = |index: usize, text: &'static str| integer(args.at(index)).map_err(|_| CommandError::text(text));
     let first = number(1, "ERR invalid first DB index")?;
     let second = number(2, "ERR invalid second DB index")?;
-    let in_range =
-        |number: i64| u32::try_from(number).ok().filter(|n| *n < change.databases()).ok_or(CommandError::NoSuchDatabase);
+    let in_range = |number: i64| {
+        u32::try_from(number).ok().filter(|n| *n < change.databases()).ok_or(CommandError::NoSuchDatabase)
+    };
     let (first, second) = (in_range(first)?, in_range(second)?);
     if first != second {
         change.swap(first, second);

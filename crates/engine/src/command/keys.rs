@@ -1,7 +1,9 @@
 //! Keys of any type: DEL, EXISTS, RENAME, COPY, MOVE, OBJECT, MEMORY.
 
 use super::arguments::{integer, is_word};
-use super::{Arity, Change, Command, CommandError, CommandInfo, Expiry, Flags, Group, KeyPositions, Outcome, Run, View};
+use super::{
+    Arity, Change, Command, CommandError, CommandInfo, Expiry, Flags, Group, KeyPositions, Outcome, Run, View,
+};
 use crate::keyspace::entry::{EntryRef, Value};
 use bowline_resp::{Args, Reply};
 

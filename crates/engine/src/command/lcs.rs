@@ -71,8 +71,7 @@ impl Lengths {
         let mut lengths = Lengths { cells: vec![0; cells.ok_or(CommandError::text(text))?], width };
         for (i, x) in a.iter().enumerate() {
             for (j, y) in b.iter().enumerate() {
-                let length =
-                    if x == y { lengths.at(i, j) + 1 } else { lengths.at(i, j + 1).max(lengths.at(i + 1, j)) };
+                let length = if x == y { lengths.at(i, j) + 1 } else { lengths.at(i, j + 1).max(lengths.at(i + 1, j)) };
                 lengths.cells[(i + 1) * width + j + 1] = length;
             }
         }

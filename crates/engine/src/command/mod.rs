@@ -13,6 +13,7 @@ mod arguments;
 mod context;
 mod counters;
 mod databases;
+mod decimal;
 mod error;
 mod expiry;
 mod keys;

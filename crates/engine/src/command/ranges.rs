@@ -1,22 +1,45 @@
 //! Parts of strings: APPEND, STRLEN, GETRANGE, SETRANGE.
 
 use super::arguments::integer;
-use super::{Arity, Change, Command, CommandError, CommandInfo, Expiry, Flags, Group, KeyPositions, Outcome, Run, View};
+use super::{
+    Arity, Change, Command, CommandError, CommandInfo, Expiry, Flags, Group, KeyPositions, Outcome, Run, View,
+};
 use crate::keyspace::entry::{EntryRef, Value};
 use bowline_resp::{Args, Reply};
 
 const fn row(name: &'static str, arguments: usize, syntax: &'static str, summary: &'static str, run: Run) -> Command {
     let (arity, keys, flags) = (Arity::Exactly(arguments), KeyPositions::FIRST, Flags::FAST);
-    Command { info: CommandInfo { name, arity, keys, flags, group: Group::String, syntax, summary, since: "0.1.0" }, run }
+    Command {
+        info: CommandInfo { name, arity, keys, flags, group: Group::String, syntax, summary, since: "0.1.0" },
+        run,
+    }
 }
 
 /// The rows of this file.
 pub(super) static COMMANDS: &[Command] = &[
-    row("append", 3, "key value", "Appends a string to the value of a key; creates the key if need be.", Run::Write(append)),
+    row(
+        "append",
+        3,
+        "key value",
+        "Appends a string to the value of a key; creates the key if need be.",
+        Run::Write(append),
+    ),
     row("strlen", 2, "key", "Returns the length of a string value.", Run::Read(strlen)),
     row("getrange", 4, "key start end", "Returns part of the string at a key.", Run::Read(getrange)),
-    row("substr", 4, "key start end", "Returns part of the string at a key; the old name of GETRANGE.", Run::Read(getrange)),
-    row("setrange", 4, "key offset value", "Overwrites part of a string value; creates the key if need be.", Run::Write(setrange)),
+    row(
+        "substr",
+        4,
+        "key start end",
+        "Returns part of the string at a key; the old name of GETRANGE.",
+        Run::Read(getrange),
+    ),
+    row(
+        "setrange",
+        4,
+        "key offset value",
+        "Overwrites part of a string value; creates the key if need be.",
+        Run::Write(setrange),
+    ),
 ];
 
 fn append(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {

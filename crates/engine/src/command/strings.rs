@@ -1,7 +1,9 @@
 //! Strings as a whole: GET, SET and their family.
 
 use super::arguments::{TimeKind, integer, is_word};
-use super::{Arity, Change, Command, CommandError, CommandInfo, Expiry, Flags, Group, KeyPositions, Outcome, Run, View};
+use super::{
+    Arity, Change, Command, CommandError, CommandInfo, Expiry, Flags, Group, KeyPositions, Outcome, Run, View,
+};
 use crate::keyspace::entry::{EntryRef, Value};
 use bowline_resp::{Args, Reply};
 
@@ -14,7 +16,10 @@ const fn row(
     run: Run,
 ) -> Command {
     let flags = Flags::FAST;
-    Command { info: CommandInfo { name, arity, keys, flags, group: Group::String, syntax, summary, since: "0.1.0" }, run }
+    Command {
+        info: CommandInfo { name, arity, keys, flags, group: Group::String, syntax, summary, since: "0.1.0" },
+        run,
+    }
 }
 
 const SET_SYNTAX: &str = "key value [NX | XX | IFEQ comparison-value] [GET] [EX seconds | PX milliseconds | \
@@ -164,12 +169,7 @@ impl<'a> SetOptions<'a> {
 }
 
 /// The time of an EX, PX, EXAT or PXAT option; it must be above 0 and in range.
-fn expiry_in_future(
-    kind: TimeKind,
-    number: &[u8],
-    now_ms: u64,
-    command: &'static str,
-) -> Result<u64, CommandError> {
+fn expiry_in_future(kind: TimeKind, number: &[u8], now_ms: u64, command: &'static str) -> Result<u64, CommandError> {
     let number = integer(number)?;
     let invalid = CommandError::InvalidExpiry(command);
     if number <= 0 {

@@ -1,7 +1,9 @@
 //! Versions: what Bowline adds to Redis. Names with a dot never collide with Redis's.
 
 use super::arguments::integer;
-use super::{Arity, Change, Command, CommandError, CommandInfo, Expiry, Flags, Group, KeyPositions, Outcome, Run, View};
+use super::{
+    Arity, Change, Command, CommandError, CommandInfo, Expiry, Flags, Group, KeyPositions, Outcome, Run, View,
+};
 use crate::keyspace::entry::Value;
 use crate::version::Version;
 use bowline_resp::{Args, Reply};
@@ -47,7 +49,8 @@ fn entry(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outc
     }
     let updated_ms = if own { view.now_ms() } else { entry.version().time_ms() };
     let created_ms = if own { updated_ms } else { u64::from(entry.created()) * 1000 };
-    for (name, number) in [("created", Some(created_ms)), ("updated", Some(updated_ms)), ("expiry", entry.expire_at())] {
+    for (name, number) in [("created", Some(created_ms)), ("updated", Some(updated_ms)), ("expiry", entry.expire_at())]
+    {
         reply.bulk(name.as_bytes());
         match number {
             Some(ms) => reply.integer(ms as i64),

@@ -360,12 +360,7 @@ fn run_one(
 
 /// Logs what is pending as one record, if there is anything, and stamps its version on everything it changed. Returns the
 /// version and the bytes in the log.
-pub(crate) fn append(
-    log: &Log,
-    hold: &mut Hold<'_>,
-    pending: &mut Pending,
-    now_ms: u64,
-) -> (Option<Version>, usize) {
+pub(crate) fn append(log: &Log, hold: &mut Hold<'_>, pending: &mut Pending, now_ms: u64) -> (Option<Version>, usize) {
     if pending.effects.is_empty() {
         return (None, 0);
     }

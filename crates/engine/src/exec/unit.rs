@@ -154,7 +154,9 @@ impl Executor {
             if needed <= room && (!due || !locks.exclusive.is_empty() && locks.shared.is_empty()) {
                 let appended = self.run_held(request, unit, watched, as_array, &mut hold, replies);
                 drop(hold);
-                store.log().settle(room, appended);
+                if room > 0 {
+                    store.log().settle(room, appended);
+                }
                 self.free_in_background();
                 return TransactionEnd::Done;
             }

@@ -7,10 +7,10 @@
 //! with the lock exclusive and the `Hold` borrowed mutably; both are asserted at each access (one bit test).
 #![allow(unsafe_code)]
 
-use super::database::DatabaseId;
-use super::segment::{DatabaseTable, Segment};
 use super::Keyspace;
+use super::database::DatabaseId;
 use super::hash::KeyHasher;
+use super::segment::{DatabaseTable, Segment};
 use lock_api::RawRwLock as _;
 use parking_lot::RawRwLock;
 use std::cell::UnsafeCell;

@@ -106,8 +106,7 @@ impl Store {
         let log_directory = options.log_directory.clone().unwrap_or_else(|| directory.join("log"));
         let mut recovery = Recovery::new(keyspace.clone(), options.threads);
         let log_options = log_options(&options, log_directory.clone())?;
-        let (log, writer, files, recovered) =
-            Log::open(log_options, &mut |frame| recovery.replay(frame), progress)?;
+        let (log, writer, files, recovered) = Log::open(log_options, &mut |frame| recovery.replay(frame), progress)?;
         recovery.finish()?;
         let shared = Shared {
             keyspace,
@@ -307,8 +306,12 @@ impl Store {
                 Admission::Admitted => return Ok(()),
                 Admission::DiskFull => return Err(self.disk_full()),
                 Admission::Poisoned => return Err(Error::Poisoned),
-                Admission::Wait => self.turn(),
-            };
+                Admission::Wait => {
+                    // What waits to be written makes room; nobody else may ask for it.
+                    self.shared.log.request_sync(self.shared.log.last_version());
+                    self.turn();
+                }
+            }
         }
     }
 
@@ -369,7 +372,8 @@ fn lock_directory(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Send + Sy
         }
         let mut text = [0; 16];
         let read = disk.open_read_only(&path).and_then(|file| file.read_at(&mut text, 0)).unwrap_or(0);
-        let pid = text.get(..read).and_then(|text| std::str::from_utf8(text).ok()).and_then(|text| text.trim().parse().ok());
+        let pid =
+            text.get(..read).and_then(|text| std::str::from_utf8(text).ok()).and_then(|text| text.trim().parse().ok());
         Error::Locked { path: directory.to_owned(), pid }
     })
 }

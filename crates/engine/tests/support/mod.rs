@@ -1,5 +1,5 @@
 //! What the engine's tests share: a store in a temporary directory, a clock that is set by hand, and commands as text.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub, missing_docs)]
 
 use bowline::clock::Clock;
 use bowline::exec::{Caller, Executor, Planned, Replies, RunEnd, Transaction, TransactionEnd};
@@ -91,6 +91,7 @@ impl Session {
         let mut done = 0;
         while done < commands.len() {
             done += self.run_held(&commands[done..]).done;
+            self.store.sync().expect("a sync");
             self.store.turn();
         }
         self.take()
