@@ -230,7 +230,8 @@ impl Log {
     }
 
     /// Asks for room for one record of `bytes` effects, before anything executes. Holds no lock and does not wait.
-    /// Whoever is admitted appends at most that, then calls [`Log::settle`], also when it appended nothing.
+    /// Whoever is admitted appends at most that, then calls [`Log::settle`], also when it appended nothing. For several
+    /// records, [`RECORD_ROOM_BYTES`] are added for each further one. 0 reserves nothing: nothing may be appended then.
     pub fn admit(&self, bytes: usize, class: RoomClass) -> Admission {
         self.shared.admit(bytes, class)
     }

@@ -75,6 +75,11 @@ pub(crate) struct Room {
     appeared: Condvar,
 }
 
+/// What an admission for `bytes` of effects reserves.
+fn reservation(bytes: usize) -> u64 {
+    (bytes as u64).saturating_add(RECORD_ROOM_BYTES as u64)
+}
+
 impl Room {
     pub(crate) fn new(usual_capacity: u64, reserve_bytes: u64, buffer_bytes_max: u64) -> Room {
         Room {
@@ -91,10 +96,13 @@ impl Room {
         }
     }
 
-    /// Reserves room for one record of `bytes`. `appeared` is called when somebody else may have been refused for a
+    /// Reserves room for one record of `bytes`; for none, nothing. `appeared` is called when somebody else may have been refused for a
     /// reservation that was taken back.
     pub(crate) fn admit(&self, bytes: usize, class: RoomClass, appeared: &dyn Fn()) -> Result<(), NoRoom> {
-        let needed = (bytes as u64).saturating_add(RECORD_ROOM_BYTES as u64);
+        if bytes == 0 {
+            return Ok(());
+        }
+        let needed = reservation(bytes);
         let reserve = if class == RoomClass::Ordinary { self.reserve_bytes } else { 0 };
         let mut before = self.unwritten.load(SeqCst);
         loop {
@@ -128,9 +136,11 @@ impl Room {
         self.unwritten.fetch_add((effect_bytes + RECORD_ROOM_BYTES) as u64, SeqCst);
     }
 
-    /// Gives back the reservation of an admission.
+    /// Gives back the reservation of an admission; that for no bytes had none.
     pub(crate) fn settle(&self, bytes: usize) {
-        self.release((bytes as u64).saturating_add(RECORD_ROOM_BYTES as u64));
+        if bytes > 0 {
+            self.release(reservation(bytes));
+        }
     }
 
     /// These bytes are written, or were never appended.
