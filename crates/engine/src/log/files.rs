@@ -273,7 +273,7 @@ impl FilePreparer {
             Ok(step) => step,
             Err(error) => {
                 self.shared.poison(error);
-                Step::Idle { until: None }
+                Step::Worked
             }
         }
     }

@@ -139,7 +139,7 @@ impl LogWriter {
             Ok(step) => step,
             Err(error) => {
                 self.shared.poison(error);
-                Step::Idle { until: None }
+                Step::Worked
             }
         }
     }
