@@ -1,5 +1,12 @@
 //! The parts of `kv_server`, as a library so that tests and fuzz targets reach them.
 
 pub mod check;
+pub mod commands;
+pub mod metrics;
+pub mod net;
 pub mod process;
+pub mod run;
+pub mod session;
 pub mod settings;
+pub mod state;
+pub mod text;

@@ -135,12 +135,15 @@ fn protocol(call: &mut Call<'_>) {
     }
 }
 
+/// Redis's example, which is not meant to be pi.
+const DOUBLE_EXAMPLE: f64 = 3141.0 / 1000.0;
+
 /// Writes the example that Redis answers for a type; false when there is none.
 fn example(reply: &mut Reply<'_>, kind: &str) -> bool {
     match kind {
         "string" => reply.bulk(b"Hello World"),
         "integer" => reply.integer(12345),
-        "double" => reply.double(3.141),
+        "double" => reply.double(DOUBLE_EXAMPLE),
         "null" => reply.null(),
         "array" => {
             reply.array(3);

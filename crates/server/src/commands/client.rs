@@ -191,7 +191,7 @@ impl Filter {
     fn parse(call: &Call<'_>) -> Result<Filter, String> {
         let mut filter = Filter { keeps_self: true, ..Filter::default() };
         let args = call.args;
-        if args.len() % 2 != 0 {
+        if !args.len().is_multiple_of(2) {
             return Err("ERR syntax error".to_owned());
         }
         for at in (2..args.len()).step_by(2) {

@@ -61,7 +61,7 @@ fn get(call: &mut Call<'_>) {
 
 fn set(call: &mut Call<'_>) {
     let Some(words) = texts(call, 2) else { return call.syntax_error() };
-    if words.len() % 2 != 0 {
+    if !words.len().is_multiple_of(2) {
         return call.wrong_arity();
     }
     let pairs: Vec<(&str, &str)> =

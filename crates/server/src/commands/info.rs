@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bowline::command::{Arity, Flags};
-use bowline::histogram::Snapshot;
+use bowline::histogram::HistogramSnapshot;
 
 use super::durability::word;
 use super::row::{Call, ServerCommand};
@@ -59,7 +59,7 @@ impl Figures<'_> {
     }
 }
 
-fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
+pub(super) fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
     // Writing to a String cannot fail.
     let _ = write!(out, "{name}:{value}\r\n");
 }
@@ -112,7 +112,7 @@ pub fn figures(bench: &Workbench) -> String {
 fn calls(figures: &Figures<'_>, names: &[&str]) -> (u64, f64) {
     let (mut calls, mut nanoseconds) = (0, 0);
     for entry in names.iter().filter_map(|name| table::lookup(name.as_bytes())) {
-        let (totals, _) = figures.server.metrics.command(entry.index);
+        let totals = figures.server.metrics.command(entry.index);
         calls += totals.calls;
         nanoseconds += totals.nanoseconds;
     }
@@ -250,7 +250,7 @@ fn cpu(_: &Figures<'_>, out: &mut String) {
 
 fn command_statistics(figures: &Figures<'_>, out: &mut String) {
     for entry in table::all() {
-        let (totals, _) = figures.server.metrics.command(entry.index);
+        let totals = figures.server.metrics.command(entry.index);
         if totals.calls + totals.rejected == 0 {
             continue;
         }
@@ -272,14 +272,14 @@ fn error_statistics(figures: &Figures<'_>, out: &mut String) {
 
 fn latency_statistics(figures: &Figures<'_>, out: &mut String) {
     for entry in table::all() {
-        if let (_, Some(latency)) = figures.server.metrics.command(entry.index) {
+        if let Some(latency) = figures.server.metrics.latency(entry.index) {
             line(out, &format!("latency_percentiles_usec_{}", entry.info.name), percentiles(&latency, 1000.0));
         }
     }
 }
 
 /// p50, p99 and p99.9 as Redis writes them; values are divided by `unit`.
-pub(super) fn percentiles(values: &Snapshot, unit: f64) -> String {
+pub(super) fn percentiles(values: &HistogramSnapshot, unit: f64) -> String {
     let at = |percent| values.percentile(percent) as f64 / unit;
     format!("p50={:.3},p99={:.3},p99.9={:.3}", at(50.0), at(99.0), at(99.9))
 }

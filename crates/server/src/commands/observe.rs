@@ -1,6 +1,7 @@
 //! SLOWLOG and LATENCY: what took long.
 
 use bowline::command::{Arity, Flags};
+use bowline::histogram::HistogramSnapshot;
 
 use super::row::{Call, ServerCommand, container, help};
 use super::table;
@@ -100,17 +101,17 @@ fn histogram(call: &mut Call<'_>) {
     let server = call.server();
     let mut found = Vec::new();
     for entry in chosen {
-        if let (totals, Some(latency)) = server.metrics.command(entry.index) {
-            found.push((entry.info.name, totals, latency));
+        if let Some(latency) = server.metrics.latency(entry.index) {
+            found.push((entry.info.name, latency));
         }
     }
     let mut reply = call.reply();
     reply.map(found.len());
-    for (name, _, latency) in found {
+    for (name, latency) in found {
         reply.bulk(name.as_bytes());
         reply.map(2);
         reply.bulk(b"calls");
-        reply.integer(latency.count() as i64);
+        reply.integer(latency.count as i64);
         reply.bulk(b"histogram_usec");
         let buckets = microsecond_buckets(&latency);
         reply.map(buckets.len());
@@ -121,17 +122,17 @@ fn histogram(call: &mut Call<'_>) {
     }
 }
 
-/// Cumulated calls by powers of two of microseconds; a bucket without new calls is left out, as Redis does.
-fn microsecond_buckets(latency: &bowline::histogram::Snapshot) -> Vec<(u64, u64)> {
-    let mut buckets = Vec::new();
-    let (mut bound, mut last) = (1_u64, 0);
-    while last < latency.count() && bound < 1 << 40 {
-        let calls = latency.count_up_to(bound * 1000);
-        if calls > last {
-            buckets.push((bound, calls));
+/// Cumulated samples by powers of two of microseconds; a power without new ones is left out, as Redis does.
+fn microsecond_buckets(latency: &HistogramSnapshot) -> Vec<(u64, u64)> {
+    let mut buckets: Vec<(u64, u64)> = Vec::new();
+    let mut samples = 0;
+    for (top_nanoseconds, count) in latency.filled_buckets() {
+        samples += count;
+        let bound = top_nanoseconds.div_ceil(1000).max(1).checked_next_power_of_two().unwrap_or(u64::MAX);
+        match buckets.last_mut() {
+            Some(last) if last.0 == bound => last.1 = samples,
+            _ => buckets.push((bound, samples)),
         }
-        last = calls;
-        bound *= 2;
     }
     buckets
 }
@@ -142,4 +143,18 @@ fn latest(call: &mut Call<'_>) {
 
 fn latency_reset(call: &mut Call<'_>) {
     call.reply().integer(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_cumulated_by_powers_of_two_microseconds() {
+        let histogram = bowline::histogram::Histogram::new();
+        for nanoseconds in [200, 900, 1_500, 3_900, 1_000_000] {
+            histogram.record(nanoseconds);
+        }
+        assert_eq!(microsecond_buckets(&histogram.snapshot()), [(1, 2), (2, 3), (4, 4), (1024, 5)]);
+    }
 }

@@ -8,8 +8,8 @@
 //!
 //! A loop writes only its own counters, with plain loads and stores: nothing is shared on the way of a request. Time is
 //! taken once before and once after a batch of pipelined commands; each command of the batch counts an equal part, so
-//! the sums are exact and a histogram shows what a command costs in the company it came in. Unpipelined, that is the
-//! command itself.
+//! the sums are exact. A histogram gets one sample for the neighbours of a batch that are the same command: what one of
+//! them took in the company it came in. Unpipelined, that is every call.
 //!
 //! Not here: what the log and the keyspace count (the engine's statistics), slow commands one by one (`slowlog`).
 
@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use bowline::histogram::{Histogram, Snapshot};
+use bowline::histogram::{Histogram, HistogramSnapshot};
 use parking_lot::{Mutex, RwLock};
 
 /// Adds to a counter that only the calling thread writes.
@@ -35,9 +35,10 @@ pub struct CommandMetrics {
     nanoseconds: AtomicU64,
     rejected: AtomicU64,
     failed: AtomicU64,
-    /// Nanoseconds a call; made at the first call, as most commands are never called.
-    latency: OnceLock<Box<Histogram>>,
 }
+
+/// Nanoseconds a call, command by command, of all loops: made at the first call, as most commands are never called.
+type Latencies = Arc<[OnceLock<Histogram>]>;
 
 /// Counters of one event loop. Only its loop writes them.
 #[derive(Debug)]
@@ -55,11 +56,12 @@ pub struct LoopMetrics {
     /// Lookups that did not.
     misses: AtomicU64,
     commands: Box<[CommandMetrics]>,
+    latencies: Latencies,
 }
 
 impl LoopMetrics {
     /// Counters for a table of `commands` commands.
-    fn new(commands: usize) -> LoopMetrics {
+    fn new(commands: usize, latencies: Latencies) -> LoopMetrics {
         LoopMetrics {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -68,6 +70,7 @@ impl LoopMetrics {
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             commands: (0..commands).map(|_| CommandMetrics::default()).collect(),
+            latencies,
         }
     }
 
@@ -95,17 +98,16 @@ impl LoopMetrics {
         bump(&self.batches, 1);
     }
 
-    /// `calls` calls of the command at `index` of the table took `nanoseconds` together; with `track` each is put into
-    /// the histogram.
+    /// `calls` calls of the command at `index` of the table took `nanoseconds` together; with `track` the
+    /// histogram gets a sample.
     #[inline]
     pub fn ran(&self, index: u16, calls: u64, nanoseconds: u64, track: bool) {
         bump(&self.requests, calls);
         let Some(command) = self.commands.get(usize::from(index)) else { return };
         bump(&command.calls, calls);
         bump(&command.nanoseconds, nanoseconds);
-        if track {
-            let latency = command.latency.get_or_init(Box::default);
-            latency.record_many(nanoseconds / calls.max(1), calls);
+        if track && let Some(latency) = self.latencies.get(usize::from(index)) {
+            latency.get_or_init(Histogram::new).record(nanoseconds / calls.max(1));
         }
     }
 
@@ -174,6 +176,7 @@ pub struct Metrics {
     /// AUTH with a wrong password.
     pub authentication_failures: AtomicU64,
     commands: usize,
+    latencies: Latencies,
     loops: RwLock<Vec<Arc<LoopMetrics>>>,
     errors: Mutex<BTreeMap<String, u64>>,
     /// What `CONFIG RESETSTAT` subtracts.
@@ -183,7 +186,7 @@ pub struct Metrics {
 #[derive(Debug, Default)]
 struct Base {
     totals: Totals,
-    commands: BTreeMap<u16, (CommandTotals, Option<Snapshot>)>,
+    commands: BTreeMap<u16, CommandTotals>,
 }
 
 /// Different error codes counted; further ones count as "OTHER", so that scripts cannot grow this without bound.
@@ -202,6 +205,7 @@ impl Metrics {
             requests_per_second: AtomicU64::new(0),
             authentication_failures: AtomicU64::new(0),
             commands,
+            latencies: (0..commands).map(|_| OnceLock::new()).collect(),
             loops: RwLock::default(),
             errors: Mutex::default(),
             base: Mutex::default(),
@@ -210,7 +214,7 @@ impl Metrics {
 
     /// The counters of a new loop.
     pub fn add_loop(&self) -> Arc<LoopMetrics> {
-        let metrics = Arc::new(LoopMetrics::new(self.commands));
+        let metrics = Arc::new(LoopMetrics::new(self.commands, self.latencies.clone()));
         self.loops.write().push(metrics.clone());
         metrics
     }
@@ -266,36 +270,34 @@ impl Metrics {
         }
     }
 
-    fn command_ever(&self, index: u16) -> (CommandTotals, Option<Snapshot>) {
+    fn command_ever(&self, index: u16) -> CommandTotals {
         let mut sum = CommandTotals::default();
-        let mut latency: Option<Snapshot> = None;
         for metrics in self.loops.read().iter() {
             let Some(command) = metrics.commands.get(usize::from(index)) else { continue };
             sum.calls += command.calls.load(Relaxed);
             sum.nanoseconds += command.nanoseconds.load(Relaxed);
             sum.rejected += command.rejected.load(Relaxed);
             sum.failed += command.failed.load(Relaxed);
-            if let Some(histogram) = command.latency.get() {
-                let taken = histogram.snapshot();
-                match &mut latency {
-                    Some(all) => all.merge(&taken),
-                    None => latency = Some(taken),
-                }
-            }
         }
-        (sum, latency)
+        sum
     }
 
-    /// Sums of a command since the start or the last reset, and the histogram of its nanoseconds a call since the start.
-    pub fn command(&self, index: u16) -> (CommandTotals, Option<Snapshot>) {
-        let (mut sum, latency) = self.command_ever(index);
-        if let Some((base, _)) = self.base.lock().commands.get(&index) {
+    /// Sums of a command since the start or the last reset.
+    pub fn command(&self, index: u16) -> CommandTotals {
+        let mut sum = self.command_ever(index);
+        if let Some(base) = self.base.lock().commands.get(&index) {
             sum.calls -= base.calls;
             sum.nanoseconds -= base.nanoseconds;
             sum.rejected -= base.rejected;
             sum.failed -= base.failed;
         }
-        (sum, latency)
+        sum
+    }
+
+    /// Nanoseconds a call of a command; `None` when it was never called.
+    pub fn latency(&self, index: u16) -> Option<HistogramSnapshot> {
+        let latency = self.latencies.get(usize::from(index))?.get()?.snapshot();
+        (latency.count > 0).then_some(latency)
     }
 
     /// CONFIG RESETSTAT: counts begin at zero again. Loops go on writing; what they have written is subtracted.
@@ -305,6 +307,7 @@ impl Metrics {
         let commands = (0..rows).map(|index| (index, self.command_ever(index))).collect();
         *self.base.lock() = Base { totals, commands };
         self.errors.lock().clear();
+        self.latencies.iter().filter_map(OnceLock::get).for_each(Histogram::reset);
         for counter in [
             &self.connections_received,
             &self.connections_rejected,

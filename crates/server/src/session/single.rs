@@ -53,6 +53,7 @@ impl Session {
         if self.in_transaction() && !runs_at_once(entry, args) {
             return self.queue(args, entry, bench);
         }
+        self.note_command(entry, bench.now_ms);
         let began = Instant::now();
         match entry.target {
             Target::Data(command) => self.run_data(args, command, bench),
@@ -62,7 +63,6 @@ impl Session {
             return false;
         }
         bench.count_single(entry, began, self, args);
-        self.note_command(entry, bench.now_ms);
         true
     }
 
