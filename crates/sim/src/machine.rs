@@ -7,7 +7,7 @@ use bowline::Error;
 use bowline::Version;
 use bowline::clock::Clock;
 use bowline::disk::Disk;
-use bowline::log::{Admission, FilePreparer, Log, LogOptions, LogWriter, ReplayFrame, RoomClass, Step};
+use bowline::log::{Admission, FilePreparer, Listener, Log, LogOptions, LogWriter, ReplayFrame, RoomClass, Step};
 
 use crate::clock::SimClock;
 use crate::disk::SimDisk;
@@ -36,6 +36,7 @@ pub struct LogMachine {
     pub last_version: Version,
     writer: LogWriter,
     preparer: FilePreparer,
+    listener: Arc<Listener>,
 }
 
 /// The options of a simulated log that reaches files through `shared`.
@@ -72,7 +73,8 @@ impl LogMachine {
         };
         let (log, writer, preparer, recovered) = Log::open(options(shared, clock), &mut replay, &|_| {})?;
         let (disk, clock, last_version) = (disk.clone(), clock.clone(), recovered.last_version);
-        Ok(LogMachine { disk, clock, log, replayed, last_version, writer, preparer })
+        let listener = log.subscribe(Box::new(|| {}));
+        Ok(LogMachine { disk, clock, log, replayed, last_version, writer, preparer, listener })
     }
 
     /// Appends a command when the log has room for it; `None` when it has not.
@@ -91,14 +93,20 @@ impl LogMachine {
             if let Some(version) = self.try_append(effects, RoomClass::Ordinary) {
                 return version;
             }
-            self.step_preparer();
-            self.step_writer();
+            self.wait_for_room();
         }
         panic!(
             "the log has no room for {} bytes: {:?}",
             effects.len(),
             self.log.admit(effects.len(), RoomClass::Ordinary)
         );
+    }
+
+    /// What a connection does whose command finds no room.
+    pub fn wait_for_room(&mut self) {
+        self.listener.want_room();
+        self.step_preparer();
+        self.step_writer();
     }
 
     /// Appends a reset, a command before which nothing matters; `None` when the log has no room.

@@ -7,6 +7,7 @@ use bowline::clock::Clock;
 use bowline::command::lookup;
 use bowline::disk::Disk;
 use bowline::exec::{Caller, Executor, Planned, Replies, RunEnd, Transaction, TransactionEnd};
+use bowline::log::Listener;
 use bowline::{Durability, Error, Options, Store, Version};
 use bowline_resp::{ArgRange, Args, Protocol};
 
@@ -31,6 +32,7 @@ pub struct StoreMachine {
     /// The store.
     pub store: Store,
     executor: Executor,
+    listener: Arc<Listener>,
 }
 
 /// The options of a simulated store that reaches files through `shared`.
@@ -57,7 +59,8 @@ impl StoreMachine {
     pub fn open_through(shared: Arc<dyn Disk>, disk: &SimDisk, clock: &SimClock) -> Result<StoreMachine, Error> {
         let store = Store::open(options(shared, clock))?;
         let executor = Executor::new(&store);
-        Ok(StoreMachine { disk: disk.clone(), clock: clock.clone(), store, executor })
+        let listener = store.log().subscribe(Box::new(|| {}));
+        Ok(StoreMachine { disk: disk.clone(), clock: clock.clone(), store, executor, listener })
     }
 
     /// The process is killed: nothing is tidied up. Returns the disk as it is then.
@@ -87,9 +90,15 @@ impl StoreMachine {
             if done {
                 return Some(finished(&mut replies));
             }
-            self.store.turn();
+            self.wait_for_room();
         }
         None
+    }
+
+    /// What a connection does whose command finds no room.
+    fn wait_for_room(&mut self) {
+        self.listener.want_room();
+        self.store.turn();
     }
 
     fn run_pipelined(&mut self, caller: &Caller, commands: &[Command], replies: &mut Replies) -> bool {
@@ -203,7 +212,7 @@ impl StoreMachine {
             if self.executor.run(&caller, &buffer, &ranges, &batch, &mut replies).done == 1 {
                 return finished(&mut replies);
             }
-            self.store.turn();
+            self.wait_for_room();
         }
         panic!("{} finds no room in the log", words[0].escape_ascii());
     }

@@ -65,7 +65,8 @@ fn the_workloads_change_files_recycle_them_and_commit_in_groups() {
         let header_written = |call: &Call| call.kind == CallKind::Write && call.offset == 0 && call.bytes == 4096;
         started += count(&header_written);
         recycled += count(&|call| call.kind == CallKind::Open);
-        removed += count(&|call| call.kind == CallKind::Remove && call.path.extension().is_some_and(|end| end == "log"));
+        removed +=
+            count(&|call| call.kind == CallKind::Remove && call.path.extension().is_some_and(|end| end == "log"));
         syncs += count(&|call| call.kind == CallKind::Sync);
         writes += history.acknowledged();
     }

@@ -9,7 +9,7 @@ use bowline::Error;
 use bowline::Version;
 use bowline::clock::Clock;
 use bowline::disk::Disk;
-use bowline::log::format::{FileHeader, FileHeaderRead, HEADER_BLOCK_BYTES};
+use bowline::log::format::{FileHeader, FileHeaderRead, FrameHeader, HEADER_BLOCK_BYTES};
 use bowline::log::{Admission, RoomClass};
 use bowline_sim::clock::SimClock;
 use bowline_sim::disk::lying::{Lie, LyingDisk};
@@ -387,6 +387,27 @@ fn a_value_that_holds_a_frame_is_not_taken_for_one() {
     for after in after_power_cuts(&machine.disk) {
         assert_eq!(effects_of(&after)[0], "400 x 5");
         assert!(after.replayed.len() <= 2);
+    }
+}
+
+/// The same with a frame that a hostile client has made up: it claims to stand far behind the end and to witness it.
+#[test]
+fn a_forged_frame_in_a_torn_value_is_no_witness() {
+    let mut machine = new_log();
+    let first = machine.append(&[5; 400]);
+    assert!(machine.commit_up_to(first));
+    let forged = FrameHeader {
+        store_id: *b"simulated store!",
+        epoch: u64::MAX / 2,
+        position: u64::MAX / 4,
+        durable_position: u64::MAX / 4,
+        ..FrameHeader::default()
+    };
+    let (header, _) = forged.encode();
+    machine.append(&[&[6; 1_000], header.as_slice(), &[6; 3_000]].concat());
+    write_without_sync(&mut machine);
+    for after in after_power_cuts(&machine.disk) {
+        assert_eq!(effects_of(&after)[0], "400 x 5");
     }
 }
 

@@ -11,7 +11,7 @@ use super::history::History;
 use super::{Mistake, Problem, START_WALL_MS, check_no_second_sync, clock_after_restart_or_earlier, shared_disk};
 use crate::clock::SimClock;
 use crate::disk::{Call, Failure, SimDisk};
-use crate::machine::LogMachine;
+use crate::machine::{FILE_BYTES, LogMachine};
 use crate::random::Random;
 
 /// One life of a process that uses the log.
@@ -63,9 +63,16 @@ impl LogProcess<'_> {
     fn append(&mut self, random: &mut Random) -> Result<(), Problem> {
         let effects = effects(random, &self.machine.disk);
         let class = if random.chance(1, 5) { RoomClass::Removal } else { RoomClass::Ordinary };
-        let Some(version) = self.machine.try_append(&effects, class) else {
-            self.machine.step_preparer();
-            self.machine.step_writer();
+        // One that is larger than a file waits for a file of its own; others give way to whatever comes next.
+        let tries = if effects.len() as u64 > FILE_BYTES { 12 } else { 1 };
+        let admitted = (0..tries).find_map(|_| {
+            let version = self.machine.try_append(&effects, class);
+            if version.is_none() {
+                self.machine.wait_for_room();
+            }
+            version
+        });
+        let Some(version) = admitted else {
             return Ok(());
         };
         if random.chance(2, 3) {
@@ -123,7 +130,7 @@ fn effects(random: &mut Random, disk: &SimDisk) -> Vec<u8> {
     let length = match random.below(100) {
         0..60 => 10 + random.index(200),
         60..90 => 200 + random.index(3_800),
-        90..99 => 4_000 + random.index(8_000),
+        90..98 => 4_000 + random.index(8_000),
         _ => 40_000 + random.index(80_000),
     };
     let mut bytes = vec![0; length];
@@ -165,7 +172,7 @@ fn first_life(
     let (disk, clock, mut history) = (SimDisk::new(seed), SimClock::new(START_WALL_MS), History::default());
     plan(&disk);
     let mut random = Random::for_part(seed, 1);
-    let actions = 80 + random.below(240) as u32;
+    let actions = 150 + random.below(350) as u32;
     let end = live(&disk, &clock, &mut history, mistake, (&mut random, actions))?;
     Ok((disk, history, end))
 }
