@@ -302,7 +302,7 @@ impl Log {
         if shared.commit() >= version { Ok(()) } else { Err(Error::Poisoned) }
     }
 
-    /// An ear for an event loop; `wake` is called from the log's threads and must not block. Dropping it unsubscribes.
+    /// An ear for an event loop; `wake` is called from any thread and must not block. Dropping it unsubscribes.
     pub fn subscribe(&self, wake: Box<dyn Fn() + Send + Sync>) -> Arc<Listener> {
         self.shared.listeners.add(&self.shared, wake)
     }

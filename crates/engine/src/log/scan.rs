@@ -148,6 +148,7 @@ impl Scan {
                 && frame.previous_crc == self.previous_crc
                 && frame.epoch >= self.epoch
                 && frame.durable_position <= frame.position
+                && frame.position.checked_add(frame.frame_bytes()).is_some()
         });
         Ok(next)
     }

@@ -50,15 +50,22 @@ impl LogThreads {
     fn end(&mut self) {
         self.log.begin_close();
         if let Some(writer) = self.writer.take() {
-            // A panic there has poisoned the log.
-            let _ = writer.join();
+            join(writer);
         }
         // The preparer goes last: the writer may need a file to finish.
         self.stop.store(true, SeqCst);
         self.log.shared.files_signal.notify();
         if let Some(preparer) = self.preparer.take() {
-            let _ = preparer.join();
+            join(preparer);
         }
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    // The last handle may be dropped by a thread of the log, in a callback; it cannot wait for itself. A panic of the
+    // thread has poisoned the log.
+    if thread.thread().id() != thread::current().id() {
+        let _ = thread.join();
     }
 }
 

@@ -264,14 +264,11 @@ impl LogWriter {
         };
         self.shared.files_signal.notify();
         let old = self.active.header;
-        // What a reset wrote is durable by now: the active file was just synced.
-        let replay_from = self.replay_from.take().unwrap_or(old.replay_from);
         let header = FileHeader {
             sequence: old.sequence + 1,
             generation: 1,
             start_position: self.tail.position,
             epoch: self.tail.epoch,
-            replay_from,
             previous_crc: self.tail.previous_crc,
             ..old
         };
