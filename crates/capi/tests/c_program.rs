@@ -17,7 +17,7 @@ fn a_c_program_can_use_every_call() {
         .arg(here.join("tests/program.c"))
         .arg("-I")
         .arg(here.join("include"))
-        .arg(target.join("libkvstore.a"))
+        .arg(target.join("deps/libkvstore.a"))
         .args(["-lpthread", "-ldl", "-lm"])
         .output()
         .expect("a C compiler: install gcc, or name one in CC");

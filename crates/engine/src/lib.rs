@@ -39,5 +39,5 @@ mod version;
 
 pub use error::{Error, Result};
 pub use exec::Durability;
-pub use store::{Batch, EntryInfo, Iter, Options, Statistics, Store};
+pub use store::{Batch, EntryInfo, Iter, OnFailure, Options, Statistics, Store};
 pub use version::Version;

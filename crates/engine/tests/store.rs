@@ -142,7 +142,7 @@ fn keys_and_values_over_the_limit_are_refused() {
 fn a_value_larger_than_a_log_file_is_kept() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let clock = HandClock::at(1_000_000);
-    let value: Vec<u8> = (0..5_000_000u32).map(|n| (n * 31 >> 3) as u8).collect();
+    let value: Vec<u8> = (0..5_000_000u32).map(|n| ((n * 31) >> 3) as u8).collect();
     let store = Store::open(options(directory.path(), &clock)).expect("a new store");
     store.put(b"before", b"1").expect("a put");
     store.put(b"big", &value).expect("a put");

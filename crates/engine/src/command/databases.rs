@@ -159,14 +159,14 @@ fn scan(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outco
 fn randomkey(view: &mut View<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let tables = view.tables()?;
     let total: usize = tables.iter().map(|(_, table)| table.entries().len()).sum();
-    let mut wanted = (u128::from(view.random()) * total as u128 >> 64) as usize;
+    let mut wanted = ((u128::from(view.random()) * total as u128) >> 64) as usize;
     let second = view.random();
     for (_, table) in tables {
-        if wanted < table.entries().len() {
-            if let Some(entry) = table.entries().random(second) {
-                reply.bulk(entry.key());
-                return Ok(());
-            }
+        if wanted < table.entries().len()
+            && let Some(entry) = table.entries().random(second)
+        {
+            reply.bulk(entry.key());
+            return Ok(());
         }
         wanted = wanted.saturating_sub(table.entries().len());
     }

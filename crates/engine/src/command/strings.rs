@@ -277,7 +277,7 @@ fn pairs<'a>(
     args: Args<'a>,
     command: &'static str,
 ) -> Result<impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone + use<'a>, CommandError> {
-    if args.len() % 2 == 0 {
+    if args.len().is_multiple_of(2) {
         return Err(CommandError::WrongArity(command.into()));
     }
     let pairs = (1..args.len()).step_by(2).map(move |index| (args.at(index), args.at(index + 1)));

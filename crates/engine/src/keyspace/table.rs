@@ -121,7 +121,7 @@ fn buckets_for(entries: usize) -> usize {
         return wanted;
     }
     let step = (wanted - 1).ilog2() - 2;
-    ((wanted - 1 >> step) + 1) << step
+    (((wanted - 1) >> step) + 1) << step
 }
 
 impl Subtable {
@@ -135,7 +135,7 @@ impl Subtable {
     }
 
     fn home(&self, tag: u16) -> usize {
-        usize::from(tag) * self.buckets.len() >> 16
+        (usize::from(tag) * self.buckets.len()) >> 16
     }
 
     fn after(&self, bucket: usize) -> usize {
@@ -396,7 +396,7 @@ impl Table {
         if self.entries == 0 {
             return None;
         }
-        let mut wanted = (u128::from(random) * self.entries as u128 >> 64) as usize;
+        let mut wanted = ((u128::from(random) * self.entries as u128) >> 64) as usize;
         for subtable in &self.subtables {
             if wanted < subtable.entries {
                 let mut slots = subtable.buckets.iter().flat_map(|bucket| &bucket.0).filter(|slot| !slot.is_empty());

@@ -16,7 +16,7 @@ mod options;
 
 pub use api::{EntryInfo, Iter};
 pub use batch::Batch;
-pub use options::Options;
+pub use options::{OnFailure, Options};
 
 use crate::apply::Freed;
 use crate::command::{Change, Context, Pending};
@@ -194,7 +194,7 @@ impl Store {
             table_bytes,
             expired: self.shared.expired.load(Ordering::Relaxed),
             log: self.shared.log.statistics(),
-            recovered: self.shared.recovered.clone(),
+            recovered: self.shared.recovered,
         }
     }
 

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Told once when the log has failed and nothing can be acknowledged any more.
+pub type OnFailure = Arc<dyn Fn(&Error) + Send + Sync>;
+
 /// How a store is opened. [`Options::new`] gives the defaults; change the fields that you want otherwise.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -42,7 +45,7 @@ pub struct Options {
     /// The clocks.
     pub clock: Arc<dyn Clock>,
     /// Called once when the log has failed and nothing can be acknowledged any more.
-    pub on_failure: Option<Arc<dyn Fn(&Error) + Send + Sync>>,
+    pub on_failure: Option<OnFailure>,
 }
 
 impl Options {
