@@ -5,6 +5,7 @@ Two lists: ACCEPTED, where the reply differs on purpose, and the shapes of repli
 """
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Callable
 
 from wire import parse
@@ -22,7 +23,17 @@ def is_error(raw: bytes) -> bool:
     return raw.startswith(b"-")
 
 
-ACCEPTED: list[Difference] = []
+def rounded_sum(arguments: list[bytes], ours: bytes, theirs: bytes) -> bool:
+    """INCRBYFLOAT: both give a number, and the two are the same up to the 64 significant bits that Redis adds with."""
+    if arguments[0].upper() != b"INCRBYFLOAT" or not (ours.startswith(b"$") and theirs.startswith(b"$")):
+        return False
+    left, right = Decimal(parse(ours).decode()), Decimal(parse(theirs).decode())
+    return abs(left - right) <= max(abs(left), abs(right)) * Decimal(2) ** -62
+
+
+ACCEPTED: list[Difference] = [
+    Difference("INCRBYFLOAT adds in decimal here, in binary with 64 bits there", rounded_sum),
+]
 
 
 def same_kind(ours: bytes, theirs: bytes) -> bool:

@@ -16,15 +16,6 @@ pub(super) fn integer_value(value: Value<'_>) -> Result<i64, CommandError> {
     }
 }
 
-/// A floating-point number: decimal or exponent form, `inf` and hexadecimal refused where Redis refuses them.
-pub(super) fn float(text: &[u8]) -> Result<f64, CommandError> {
-    let text = std::str::from_utf8(text).map_err(|_| CommandError::NotAFloat)?;
-    if text.is_empty() || text.starts_with(char::is_whitespace) {
-        return Err(CommandError::NotAFloat);
-    }
-    text.parse::<f64>().ok().filter(|number| !number.is_nan()).ok_or(CommandError::NotAFloat)
-}
-
 /// Whether an argument is this word, in any case of letters.
 pub(super) fn is_word(argument: &[u8], word: &str) -> bool {
     argument.eq_ignore_ascii_case(word.as_bytes())

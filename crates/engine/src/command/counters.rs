@@ -1,6 +1,6 @@
 //! Numbers in strings: INCR and its family.
 
-use super::arguments::{float, integer, integer_value};
+use super::arguments::{integer, integer_value, is_word};
 use super::decimal::Decimal;
 use super::{Arity, Change, Command, CommandError, CommandInfo, Expiry, Flags, Group, KeyPositions, Outcome, Run};
 use crate::keyspace::entry::Value;
@@ -54,18 +54,25 @@ fn decrby(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>
     add(change, args.at(1), by, reply)
 }
 
+/// Digits before the point of the greatest number that Redis keeps in a long double.
+const WHOLE_DIGITS_MAX: usize = 4933;
+
+/// A number, or `None` where it is infinite.
+fn number(text: &[u8]) -> Result<Option<Decimal>, CommandError> {
+    let unsigned = text.strip_prefix(b"-").or_else(|| text.strip_prefix(b"+")).unwrap_or(text);
+    if is_word(unsigned, "inf") || is_word(unsigned, "infinity") {
+        return Ok(None);
+    }
+    Decimal::parse(text).map(Some).ok_or(CommandError::NotAFloat)
+}
+
 fn incrbyfloat(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let (key, by) = (args.at(1), args.at(2));
     let old = change.find(key).map_or_else(|| b"0".to_vec(), |entry| entry.value().to_vec());
-    // The doubles tell whether the numbers are any, and finite; the sum is worked out in decimal.
-    if !(float(&old)? + float(by)?).is_finite() {
-        return Err(CommandError::text("ERR increment would produce NaN or Infinity"));
-    }
-    let (Some(old), Some(by)) = (Decimal::parse(&old), Decimal::parse(by)) else {
-        return Err(CommandError::NotAFloat);
-    };
+    let sum = number(&old)?.zip(number(by)?).map(|(old, by)| old.plus(&by));
+    let text = sum.map(|sum| sum.to_string()).filter(|text| text.len() < WHOLE_DIGITS_MAX + 20);
+    let text = text.ok_or(CommandError::text("ERR increment would produce NaN or Infinity"))?;
     // The sum is logged, not the increment: a replay does no arithmetic.
-    let text = old.plus(&by).to_string();
     change.put(key, Value::compact(text.as_bytes()), Expiry::Keep);
     reply.bulk(text.as_bytes());
     Ok(())

@@ -97,6 +97,19 @@ fn pack_cursor(segment: usize, table: TableCursor) -> u64 {
     (segment as u64) << 40 | u64::from(table.range >> 8) << 16 | u64::from(table.tag)
 }
 
+/// A cursor as Redis reads it: no text is 0, a negative number lies behind every key.
+fn parse_cursor(text: &[u8]) -> Option<u64> {
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() {
+        return (!negative).then_some(0);
+    }
+    let number: u64 = std::str::from_utf8(digits).ok().filter(|_| digits[0].is_ascii_digit())?.parse().ok()?;
+    Some(if negative { number.wrapping_neg() } else { number })
+}
+
 struct ScanOptions {
     pattern: Pattern,
     count: usize,
@@ -124,8 +137,7 @@ impl ScanOptions {
 }
 
 fn scan(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let cursor = std::str::from_utf8(args.at(1)).ok().and_then(|text| text.parse::<u64>().ok());
-    let cursor = cursor.ok_or(CommandError::text("ERR invalid cursor"))?;
+    let cursor = parse_cursor(args.at(1)).ok_or(CommandError::text("ERR invalid cursor"))?;
     let options = ScanOptions::parse(args)?;
     let (first, mut at) = unpack_cursor(cursor);
     let (mut visited, mut found, mut next) = (0, Vec::new(), 0);

@@ -33,15 +33,16 @@ impl Pattern {
     /// Compiles a pattern; every byte string is one.
     pub fn new(pattern: &[u8]) -> Pattern {
         let mut parts = Vec::new();
-        let mut bytes = pattern.iter().copied().peekable();
-        while let Some(byte) = bytes.next() {
+        let mut rest = pattern;
+        while let [byte, after @ ..] = rest {
+            rest = after;
             let part = match byte {
                 b'*' if parts.last() == Some(&Part::Any) => continue,
                 b'*' => Part::Any,
                 b'?' => Part::One,
-                b'[' => class(&mut bytes),
-                b'\\' => Part::Byte(bytes.next().unwrap_or(b'\\')),
-                other => Part::Byte(other),
+                b'[' => class(&mut rest),
+                b'\\' => Part::Byte(escaped(&mut rest)),
+                other => Part::Byte(*other),
             };
             parts.push(part);
         }
@@ -78,27 +79,46 @@ impl Pattern {
     }
 }
 
-/// Reads a class after its `[`; an unclosed one ends with the pattern.
-fn class(bytes: &mut std::iter::Peekable<impl Iterator<Item = u8>>) -> Part {
-    let negated = bytes.next_if_eq(&b'^').is_some();
+/// The byte after a backslash; at the end of the pattern the backslash itself.
+fn escaped(rest: &mut &[u8]) -> u8 {
+    match rest.split_first() {
+        Some((byte, after)) => {
+            *rest = after;
+            *byte
+        }
+        None => b'\\',
+    }
+}
+
+/// Reads a class after its `[`; an unclosed one ends with the pattern. As in Redis a range takes whatever follows its `-`,
+/// even the closing bracket.
+fn class(rest: &mut &[u8]) -> Part {
+    let negated = rest.first() == Some(&b'^');
+    if negated {
+        *rest = rest.get(1..).unwrap_or_default();
+    }
     let mut ranges = Vec::new();
-    while let Some(byte) = bytes.next() {
-        let low = match byte {
-            b']' => break,
-            b'\\' => bytes.next().unwrap_or(b'\\'),
-            other => other,
-        };
-        let high = match bytes.next_if_eq(&b'-') {
-            Some(_) => match bytes.next_if(|byte| *byte != b']') {
-                Some(high) => high,
-                None => {
-                    ranges.push((b'-', b'-'));
-                    low
-                }
-            },
-            None => low,
-        };
-        ranges.push((low.min(high), low.max(high)));
+    loop {
+        match *rest {
+            [] => break,
+            [b']', after @ ..] => {
+                *rest = after;
+                break;
+            }
+            [b'\\', after @ ..] => {
+                *rest = after;
+                let byte = escaped(rest);
+                ranges.push((byte, byte));
+            }
+            [first, b'-', last, after @ ..] => {
+                *rest = after;
+                ranges.push((*first.min(last), *first.max(last)));
+            }
+            [byte, after @ ..] => {
+                *rest = after;
+                ranges.push((*byte, *byte));
+            }
+        }
     }
     Part::Class { negated, ranges }
 }
@@ -129,6 +149,10 @@ mod tests {
             ("", "a", false),
             ("a**b", "ab", true),
             ("key:[0-9]*", "key:5x", true),
+            ("k[e-]y*", "key:2", false),
+            ("k[e-]y]", "kb", true),
+            ("k[e-", "k-", true),
+            ("[\\]]", "]", true),
         ] {
             assert_eq!(Pattern::new(pattern.as_bytes()).matches(text.as_bytes()), matches, "{pattern} on {text}");
         }

@@ -235,30 +235,27 @@ fn getdel(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>
 }
 
 fn getex(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let key = args.at(1);
-    let expiry = match (args.get(2), args.get(3), args.len()) {
-        (None, ..) => Expiry::Keep,
-        (Some(word), None, 3) if is_word(word, "persist") => Expiry::Clear,
-        (Some(word), Some(number), 4) => {
-            let kind = TimeKind::of_option(word).ok_or(CommandError::Syntax)?;
-            Expiry::At(expiry_in_future(kind, number, change.now_ms(), "getex")?)
-        }
+    let (key, now_ms) = (args.at(1), change.now_ms());
+    let timed = match (args.get(2), args.get(3), args.len()) {
+        (None, ..) => None,
+        (Some(word), None, 3) if is_word(word, "persist") => None,
+        (Some(word), Some(number), 4) => Some((TimeKind::of_option(word).ok_or(CommandError::Syntax)?, number)),
         _ => return Err(CommandError::Syntax),
     };
-    let now_ms = change.now_ms();
     let Some(entry) = change.find(key) else {
         reply.null();
         return Ok(());
     };
     let expires = entry.expire_at().is_some();
+    let at = timed.map(|(kind, number)| expiry_in_future(kind, number, now_ms, "getex")).transpose()?;
     reply_value(Some(entry), reply);
-    match expiry {
-        Expiry::At(at) if at <= now_ms => {
+    match at {
+        Some(at) if at <= now_ms => {
             change.remove(key);
         }
-        Expiry::At(at) => change.set_expiry(key, Some(at)),
-        Expiry::Clear if expires => change.set_expiry(key, None),
-        Expiry::Clear | Expiry::Keep => {}
+        Some(at) => change.set_expiry(key, Some(at)),
+        None if args.len() == 3 && expires => change.set_expiry(key, None),
+        None => {}
     }
     Ok(())
 }

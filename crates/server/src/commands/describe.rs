@@ -36,7 +36,7 @@ static SUBCOMMANDS: &[ServerCommand] = &[
     ),
     ServerCommand::new(
         "command|getkeys",
-        Arity::AtLeast(3),
+        Arity::AtLeast(4),
         "command [arg [arg ...]]",
         "Answers which arguments of a command are keys.",
         get_keys,
