@@ -83,6 +83,15 @@ def test_a_client_that_never_reads_is_closed_and_others_go_on(make_node):
         lazy.close()
 
 
+def test_a_client_that_reads_gets_all_it_asked_for_however_much_that_is(server):
+    megabyte = b"y" * (1 << 20)
+    with Connection(server.port, 60) as connection:
+        assert connection.command("SET", "big", megabyte) == b"+OK\r\n"
+        connection.socket.sendall(encode("GET", "big") * 600)
+        for _ in range(600):
+            assert connection.reply() == b"$%d\r\n%b\r\n" % (len(megabyte), megabyte)
+
+
 @pytest.mark.parametrize(
     "garbage, says",
     [
