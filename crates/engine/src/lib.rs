@@ -28,6 +28,8 @@ pub mod disk;
 pub mod effect;
 mod error;
 pub mod exec;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod histogram;
 pub mod keyspace;
 pub mod limits;

@@ -79,6 +79,12 @@ pub struct ReplayFrame {
 }
 
 impl ReplayFrame {
+    /// A payload as if it had come from a frame with a valid checksum.
+    pub(crate) fn for_fuzzing(payload: Vec<u8>, first_version: Version) -> ReplayFrame {
+        let (last_version, path) = (Version::MAX, Arc::from(Path::new("fuzzed")));
+        ReplayFrame { payload, first_version, last_version, position: 0, record_count: 1, path, file_offset: 0 }
+    }
+
     /// The records in the order of their versions.
     ///
     /// An item is `Error::Corrupt` when the bytes are no records although the frame's crc is right; nothing follows it.
