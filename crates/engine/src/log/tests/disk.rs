@@ -118,11 +118,16 @@ impl TestDisk {
 
     fn find(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let file = self.0.lock().names.get(path).copied().ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(TestFile { disk: self.clone(), file, path: path.to_owned() }))
+        Ok(Box::new(TestFile { disk: self.clone(), file }))
     }
 }
 
 impl State {
+    /// What an open file is called now.
+    fn name_of(&self, file: usize) -> PathBuf {
+        self.names.iter().find(|(_, named)| **named == file).map(|(name, _)| name.clone()).unwrap_or_default()
+    }
+
     fn used(&self) -> u64 {
         self.names.values().map(|file| self.files[*file].cached.len() as u64).sum()
     }
@@ -186,7 +191,6 @@ impl Disk for TestDisk {
 struct TestFile {
     disk: TestDisk,
     file: usize,
-    path: PathBuf,
 }
 
 impl DiskFile for TestFile {
@@ -202,7 +206,8 @@ impl DiskFile for TestFile {
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.disk.0.lock();
-        state.calls.push(Call::Write(self.path.clone(), offset, bytes.to_vec()));
+        let path = state.name_of(self.file);
+        state.calls.push(Call::Write(path, offset, bytes.to_vec()));
         if let Some(code) = state.failing_write.take() {
             return Err(io::Error::from_raw_os_error(code));
         }
@@ -219,7 +224,8 @@ impl DiskFile for TestFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.0.lock();
-        state.calls.push(Call::Sync(self.path.clone()));
+        let path = state.name_of(self.file);
+        state.calls.push(Call::Sync(path));
         if let Some(code) = state.failing_sync.take() {
             return Err(io::Error::from_raw_os_error(code));
         }

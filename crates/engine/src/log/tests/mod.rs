@@ -20,19 +20,23 @@ const FILE_BYTES: u64 = 64 * 1024;
 const START_MS: u64 = 1_800_000_000_000;
 const STEPS_MAX: usize = 10_000;
 
-/// Both clocks move together, when told to.
+/// Both clocks move together, when told to; the wall clock alone can be set back.
 #[derive(Clone, Default)]
-struct TestClock(Arc<AtomicU64>);
+struct TestClock(Arc<AtomicU64>, Arc<AtomicU64>);
 
 impl TestClock {
     fn advance(&self, time: Duration) {
         self.0.fetch_add(time.as_micros() as u64, SeqCst);
     }
+
+    fn set_wall_back(&self, time: Duration) {
+        self.1.fetch_add(time.as_millis() as u64, SeqCst);
+    }
 }
 
 impl Clock for TestClock {
     fn wall_ms(&self) -> u64 {
-        START_MS + self.0.load(SeqCst) / 1_000
+        START_MS + self.0.load(SeqCst) / 1_000 - self.1.load(SeqCst)
     }
 
     fn monotonic(&self) -> Duration {

@@ -232,3 +232,38 @@ fn a_listener_is_woken_once_for_what_it_wants() {
     assert_eq!(woken.load(SeqCst), 2, "a failure wakes everybody");
     assert!(listener.want(second));
 }
+
+#[test]
+fn a_file_is_left_only_when_everything_in_it_is_durable() {
+    let mut log = ready_log();
+    let mut versions = Vec::new();
+    while log.log.statistics().files < 2 {
+        versions.push(log.append(&[1; 5_000]));
+        log.write_only();
+    }
+    // Written, and nobody asked for a sync: the frames of the first file are safe all the same, not the newest one.
+    assert_eq!(log.log.durable(), versions[versions.len() - 2]);
+    let calls = log.disk.calls();
+    let last_write = calls.iter().rposition(|call| matches!(call, Call::Write(path, ..) if *path == file(1))).unwrap();
+    let is_header = |call: &Call| matches!(call, Call::Write(_, 0, bytes) if bytes.len() as u64 == HEADER_BLOCK_BYTES);
+    let left = calls.iter().position(is_header).unwrap();
+    assert!(calls[last_write..left].contains(&Call::Sync(file(1))));
+    assert_eq!(TestLog::open(&log.disk.power_cut()).replayed.len(), versions.len() - 1);
+}
+
+#[test]
+fn a_clock_that_goes_back_does_not_lower_the_version_limit() {
+    let mut log = ready_log();
+    let limit = log.log.version_limit();
+    log.clock.set_wall_back(Duration::from_secs(120));
+    // The store's time follows a jump after a minute.
+    log.put(b"the jump is noticed");
+    log.clock.advance(Duration::from_secs(61));
+    log.append(b"written with the clock set back");
+    log.write_only();
+    let seen = log.log.append(START_MS + 5_000, &mut vec![1]);
+    assert!(seen <= limit);
+    // The process is killed: the frame stays in the page cache, what was handed out after it is lost.
+    let reopened = TestLog::open(&log.disk.copy());
+    assert!(reopened.log.last_version() >= seen);
+}
