@@ -186,23 +186,22 @@ impl StoreMachine {
         Some(contents)
     }
 
-    /// A read for the comparison; `None` when it is refused, because the power went off meanwhile.
+    /// A read for the comparison; `None` when it gets no answer, because the power went off meanwhile.
     fn read(&mut self, number: usize, words: &[&[u8]]) -> Option<Vec<u8>> {
-        let reply = self.ask(number, words, Durability::None).0;
-        if reply.starts_with(b"-") {
-            assert!(
-                self.store.log().is_poisoned() || self.disk.is_off(),
-                "a read is refused: {}",
-                reply.escape_ascii()
-            );
-            return None;
-        }
-        Some(reply)
+        let answer = self.try_ask(number, words, Durability::None).filter(|(reply, _)| !reply.starts_with(b"-"));
+        let failed = self.store.log().is_poisoned() || self.disk.is_off();
+        assert!(answer.is_some() || failed, "{} is refused", words[0].escape_ascii());
+        answer.map(|(reply, _)| reply)
     }
 
     /// Runs one command given by its words. Returns its reply and the version that it waits for. Panics when the log has
     /// no room for it.
     pub fn ask(&mut self, number: usize, words: &[&[u8]], level: Durability) -> (Vec<u8>, Version) {
+        let answer = self.try_ask(number, words, level);
+        answer.unwrap_or_else(|| panic!("{} finds no room in the log", words[0].escape_ascii()))
+    }
+
+    fn try_ask(&mut self, number: usize, words: &[&[u8]], level: Durability) -> Option<(Vec<u8>, Version)> {
         let (buffer, ranges) = joined(words.iter().copied());
         let row = lookup(words[0]).expect("the command exists");
         let batch = [Planned { command: row, first_range: 0, ranges: ranges.len() as u32 }];
@@ -210,11 +209,11 @@ impl StoreMachine {
         let mut replies = Replies::new();
         for _ in 0..ROOM_ASKED_MAX {
             if self.executor.run(&caller, &buffer, &ranges, &batch, &mut replies).done == 1 {
-                return finished(&mut replies);
+                return Some(finished(&mut replies));
             }
             self.wait_for_room();
         }
-        panic!("{} finds no room in the log", words[0].escape_ascii());
+        None
     }
 }
 

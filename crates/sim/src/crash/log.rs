@@ -18,6 +18,8 @@ use crate::random::Random;
 struct LogProcess<'a> {
     machine: LogMachine,
     history: &'a mut History,
+    /// Whether commands larger than a file are written. They bring large files, which are not changed often.
+    large: bool,
     mistake: Option<Mistake>,
     commit_when_poisoned: Option<Version>,
 }
@@ -61,7 +63,7 @@ impl LogProcess<'_> {
     }
 
     fn append(&mut self, random: &mut Random) -> Result<(), Problem> {
-        let effects = effects(random, &self.machine.disk);
+        let effects = effects(random, &self.machine.disk, self.large);
         let class = if random.chance(1, 5) { RoomClass::Removal } else { RoomClass::Ordinary };
         // One that is larger than a file waits for a file of its own; others give way to whatever comes next.
         let tries = if effects.len() as u64 > FILE_BYTES { 12 } else { 1 };
@@ -126,12 +128,12 @@ impl LogProcess<'_> {
 }
 
 /// Effects of a random size; now and then they hold a piece of the log itself, frames and all, as a client's value may.
-fn effects(random: &mut Random, disk: &SimDisk) -> Vec<u8> {
+fn effects(random: &mut Random, disk: &SimDisk, large: bool) -> Vec<u8> {
     let length = match random.below(100) {
         0..60 => 10 + random.index(200),
         60..90 => 200 + random.index(3_800),
-        90..98 => 4_000 + random.index(8_000),
-        _ => 40_000 + random.index(80_000),
+        97.. if large => 40_000 + random.index(400_000),
+        _ => 4_000 + random.index(8_000),
     };
     let mut bytes = vec![0; length];
     let logs = disk.paths();
@@ -155,12 +157,13 @@ fn live(
     mistake: Option<Mistake>,
     (random, actions): (&mut Random, u32),
 ) -> Result<End, Problem> {
+    let large = random.chance(1, 4);
     let machine = match LogMachine::open_through(shared_disk(disk, mistake), disk, clock) {
         Ok(machine) => machine,
         Err(error) => return Ok(End::Refused(error)),
     };
     history.recover(&machine.replayed, machine.last_version)?;
-    LogProcess { machine, history, mistake, commit_when_poisoned: None }.run(random, actions)
+    LogProcess { machine, history, large, mistake, commit_when_poisoned: None }.run(random, actions)
 }
 
 /// The first life that `seed` describes; `plan` sets its fault. Returns the disk and what was written.
