@@ -14,7 +14,7 @@ use crate::disk::{Disk, DiskFile};
 pub(super) enum Call {
     Write(PathBuf, u64, Vec<u8>),
     Sync(PathBuf),
-    SyncDirectory,
+    SyncDirectory(PathBuf),
     Rename,
     Remove(PathBuf),
 }
@@ -178,8 +178,8 @@ impl Disk for TestDisk {
         Ok(self.paths().into_iter().filter(|path| path.parent() == Some(directory)).collect())
     }
 
-    fn sync_directory(&self, _directory: &Path) -> io::Result<()> {
-        self.0.lock().calls.push(Call::SyncDirectory);
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        self.0.lock().calls.push(Call::SyncDirectory(directory.to_owned()));
         Ok(())
     }
 

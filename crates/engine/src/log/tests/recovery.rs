@@ -78,7 +78,7 @@ fn damage_refuses_without_changing_a_byte() {
     let (offset, _) = record_frames_of(&disk, &file(1))[0];
     disk.flip_bit(&file(1), offset + PAYLOAD);
     damage(&disk);
-    let changes = disk.calls().into_iter().filter(|call| !matches!(call, Call::SyncDirectory));
+    let changes = disk.calls().into_iter().filter(|call| !matches!(call, Call::SyncDirectory(_)));
     assert_eq!(changes.collect::<Vec<_>>(), []);
 }
 
@@ -264,6 +264,17 @@ fn a_witnessed_frame_is_not_written_again() {
 }
 
 #[test]
+fn names_are_made_durable_before_the_files_are_used() {
+    let disk = disk_with(&[b"one"]);
+    TestLog::open(&disk);
+    let calls = disk.calls();
+    let used = calls.iter().position(|call| matches!(call, Call::Write(..))).unwrap();
+    for directory in [DIRECTORY, "/data", "/"] {
+        assert!(calls[..used].contains(&Call::SyncDirectory(directory.into())), "{directory} is synced first");
+    }
+}
+
+#[test]
 fn a_file_of_another_store_is_named() {
     let disk = disk_with(&[b"one"]);
     let header = header_of(&disk, &file(1));
@@ -379,10 +390,12 @@ fn a_closed_log_goes_on_right_after_its_last_version() {
 #[test]
 fn opening_again_and_again_keeps_everything_and_grows_by_a_mark_each() {
     let disk = disk_with(&[b"one"]);
-    let mut positions = Vec::new();
+    let (mut positions, mut epoch) = (Vec::new(), 0);
     for _ in 0..600 {
         let log = TestLog::open(&disk);
         assert_eq!(log.effects(), [b"one"]);
+        assert!(log.recovered.epoch > epoch, "an epoch never comes back");
+        epoch = log.recovered.epoch;
         positions.push(log.log.append_position());
     }
     assert!(positions.windows(2).all(|two| two[1] == two[0] + PAYLOAD));

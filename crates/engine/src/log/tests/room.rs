@@ -214,6 +214,31 @@ fn one_large_record_at_a_time_waits_for_an_empty_buffer() {
 }
 
 #[test]
+fn marks_take_no_room_from_what_was_admitted() {
+    let mut log = full_log();
+    let class = RoomClass::Removal;
+    while log.log.admit(20_000, class) == Admission::Admitted {
+        log.log.settle(20_000, 0);
+        log.append(&[1; 1_000]);
+        log.commit(log.log.last_version());
+    }
+    let small = 10;
+    assert!((0..10).all(|_| log.log.admit(small, class) == Admission::Admitted));
+    let large = (1..20_000).rev().find(|bytes| log.log.admit(*bytes, class) == Admission::Admitted).unwrap();
+    for _ in 0..10 {
+        log.log.append(log.now_ms(), &mut vec![2; small]);
+        log.log.settle(small, small);
+        log.commit(log.log.last_version());
+        log.become_quiet();
+    }
+    assert!(log.log.statistics().marks >= 10);
+    log.log.append(log.now_ms(), &mut vec![3; large]);
+    log.log.settle(large, large);
+    log.commit(log.log.last_version());
+    assert_eq!(TestLog::open(&log.close()).effects().last().unwrap(), &vec![3; large]);
+}
+
+#[test]
 fn more_than_was_admitted_is_counted_and_still_written() {
     let disk = TestDisk::default();
     let mut log = TestLog::open(&disk);
