@@ -123,6 +123,8 @@ class Comparison:
                         ours_side, _ = sides
                         ours_side.run(number, [[b"SET", arguments[1], parse(right), b"KEEPTTL"]])
                 start += len(group)
+        except differences.Diverged:
+            return None
         finally:
             for side in sides:
                 side.close()
@@ -184,7 +186,7 @@ def printable(arguments: list[bytes]) -> str:
 
 def kind_of(found: Found) -> tuple:
     """Differences of one kind are reported once: the same command, and replies that begin alike."""
-    return found.arguments[0].upper(), found.ours[:20], found.theirs[:20]
+    return found.arguments[0].upper(), found.ours[:6], found.theirs[:6]
 
 
 def run(ours: int, theirs: int, seed: int, commands: int, only: int | None = None, report=print, limit: int = 1) -> int:
@@ -200,11 +202,11 @@ def run(ours: int, theirs: int, seed: int, commands: int, only: int | None = Non
         comparison = Comparison(ours, theirs, protocol)
         found = comparison.first_difference(steps, sequence_seed)
         if found is not None:
+            original = len(steps)
+            steps, found = shrink(comparison, steps, found, sequence_seed)
             if kind_of(found) in kinds:
                 continue
             kinds.add(kind_of(found))
-            original = len(steps)
-            steps, found = shrink(comparison, steps, found, sequence_seed)
             report(f"\nDIFFERENCE in sequence {number} (RESP{protocol}); {len(steps)} of {original} steps show it:")
             for connection, arguments in steps[-30:]:
                 report(f"  {'AB'[connection]}: {printable(arguments)}")
