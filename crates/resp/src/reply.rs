@@ -48,12 +48,18 @@ impl<'a> Reply<'a> {
 
     /// A short status text. CR and LF become spaces.
     pub fn simple(&mut self, text: &str) {
-        self.line(b'+', text);
+        self.line(b'+', text.as_bytes());
     }
 
     /// An error: its code, a space, its message (`ERR syntax error`), without the leading `-`. CR and LF become spaces.
     pub fn error(&mut self, text: &str) {
-        self.line(b'-', text);
+        self.line(b'-', text.as_bytes());
+    }
+
+    /// As [`error`](Self::error), for a text that repeats a client's bytes. CR and LF at its end are left out.
+    pub fn error_bytes(&mut self, text: &[u8]) {
+        let end = text.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
+        self.line(b'-', text.get(..end).unwrap_or_default());
     }
 
     /// An integer.
@@ -122,7 +128,7 @@ impl<'a> Reply<'a> {
         let text = format_double(value);
         match self.protocol {
             Protocol::Resp2 => self.bulk(text.as_bytes()),
-            Protocol::Resp3 => self.line(b',', text.as_str()),
+            Protocol::Resp3 => self.line(b',', text.as_str().as_bytes()),
         }
     }
 
@@ -152,7 +158,7 @@ impl<'a> Reply<'a> {
     pub fn big_number(&mut self, digits: &str) {
         match self.protocol {
             Protocol::Resp2 => self.bulk(digits.as_bytes()),
-            Protocol::Resp3 => self.line(b'(', digits),
+            Protocol::Resp3 => self.line(b'(', digits.as_bytes()),
         }
     }
 
@@ -189,11 +195,11 @@ impl<'a> Reply<'a> {
         });
     }
 
-    fn line(&mut self, kind: u8, text: &str) {
+    fn line(&mut self, kind: u8, text: &[u8]) {
         self.out.reserve(text.len() + 3);
         self.out.push(kind);
         let start = self.out.len();
-        self.out.extend_from_slice(text.as_bytes());
+        self.out.extend_from_slice(text);
         for byte in self.out.iter_mut().skip(start) {
             if matches!(byte, b'\r' | b'\n') {
                 *byte = b' ';

@@ -8,12 +8,18 @@ pub(super) fn integer(argument: &[u8]) -> Result<i64, CommandError> {
     parse_canonical(argument).ok_or(CommandError::NotAnInteger)
 }
 
-/// A value as an integer.
+/// A value as an integer. What APPEND and SETRANGE made is kept as bytes, also where it reads as a number.
 pub(super) fn integer_value(value: Value<'_>) -> Result<i64, CommandError> {
     match value {
         Value::Integer(number) => Ok(number),
-        Value::Bytes(_) => Err(CommandError::NotAnInteger),
+        Value::Bytes(bytes) => integer(bytes),
     }
+}
+
+/// As much of an argument as an error repeats: up to a NUL, where Redis's texts end, and at most `bytes_max`.
+pub fn quotable(argument: &[u8], bytes_max: usize) -> &[u8] {
+    let text = argument.split(|byte| *byte == 0).next().unwrap_or_default();
+    text.get(..bytes_max).unwrap_or(text)
 }
 
 /// Whether an argument is this word, in any case of letters.

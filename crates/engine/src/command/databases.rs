@@ -210,10 +210,13 @@ fn flushall(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'
 }
 
 fn swapdb(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let number = |index: usize, text: &'static str| integer(args.at(index)).map_err(|_| CommandError::text(text));
+    let number = |index: usize, text: &'static str| {
+        let number = integer(args.at(index)).ok().and_then(|number| i32::try_from(number).ok());
+        number.ok_or(CommandError::text(text))
+    };
     let first = number(1, "ERR invalid first DB index")?;
     let second = number(2, "ERR invalid second DB index")?;
-    let in_range = |number: i64| {
+    let in_range = |number: i32| {
         u32::try_from(number).ok().filter(|n| *n < change.databases()).ok_or(CommandError::NoSuchDatabase)
     };
     let (first, second) = (in_range(first)?, in_range(second)?);

@@ -36,6 +36,9 @@ pub enum CommandError {
     /// Any other text.
     #[error("{0}")]
     Text(Cow<'static, str>),
+    /// Any other text that repeats bytes of the request.
+    #[error("{}", .0.escape_ascii())]
+    Quoting(Vec<u8>),
     /// The command met an expired entry under a lock that does not let it remove it: run it again with one that does.
     /// Never leaves the engine.
     #[error("ERR an expired entry was met")]
@@ -46,5 +49,13 @@ impl CommandError {
     /// An error with a fixed text.
     pub const fn text(text: &'static str) -> CommandError {
         CommandError::Text(Cow::Borrowed(text))
+    }
+
+    /// The whole text of the error reply, with the client's bytes as they came.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            CommandError::Quoting(text) => text.clone(),
+            other => other.to_string().into_bytes(),
+        }
     }
 }

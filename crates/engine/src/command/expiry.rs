@@ -1,6 +1,6 @@
 //! When keys expire: EXPIRE, TTL, PERSIST and their families.
 
-use super::arguments::{TimeKind, integer, is_word};
+use super::arguments::{TimeKind, integer, is_word, quotable};
 use super::{Arity, Change, Command, CommandError, CommandInfo, Flags, Group, KeyPositions, Outcome, Run, View};
 use bowline_resp::{Args, Reply};
 
@@ -61,7 +61,7 @@ impl Conditions {
             } else if is_word(word, "lt") {
                 conditions.if_earlier = true;
             } else {
-                return Err(CommandError::Text(format!("ERR Unsupported option {}", word.escape_ascii()).into()));
+                return Err(CommandError::Quoting([b"ERR Unsupported option ", quotable(word, word.len())].concat()));
             }
         }
         if conditions.if_none && (conditions.if_some || conditions.if_later || conditions.if_earlier) {

@@ -1,6 +1,6 @@
 //! Keys of any type: DEL, EXISTS, RENAME, COPY, MOVE, OBJECT, MEMORY.
 
-use super::arguments::{integer, is_word};
+use super::arguments::{integer, is_word, quotable};
 use super::{
     Arity, Change, Command, CommandError, CommandInfo, Expiry, Flags, Group, KeyPositions, Outcome, Run, View,
 };
@@ -170,9 +170,13 @@ fn renamenx(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'
     Ok(())
 }
 
+/// Redis's text for a number that no database could ever have.
+const NO_DATABASE_NUMBER: CommandError =
+    CommandError::text("ERR value is out of range, value must between -2147483648 and 2147483647");
+
 /// A database number given as an argument.
 fn database_number(argument: &[u8], databases: u32) -> Result<u32, CommandError> {
-    let number = integer(argument)?;
+    let number = i32::try_from(integer(argument)?).map_err(|_| NO_DATABASE_NUMBER)?;
     u32::try_from(number).ok().filter(|number| *number < databases).ok_or(CommandError::NoSuchDatabase)
 }
 
@@ -222,14 +226,32 @@ fn move_key(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'
     Ok(())
 }
 
-/// The error for a subcommand that there is not, or that has other arguments.
-fn bad_subcommand(args: Args<'_>, container: &str, known: &[&str]) -> CommandError {
-    let name = args.at(1);
-    match known.iter().find(|known| is_word(name, known)) {
-        Some(known) => CommandError::WrongArity(format!("{container}|{known}").into()),
-        None => CommandError::Text(
-            format!("ERR unknown subcommand '{}'. Try {} HELP.", name.escape_ascii(), container.to_uppercase()).into(),
-        ),
+/// Container, subcommand, how many arguments.
+const SUBCOMMANDS: [(&str, &str, Arity); 7] = [
+    ("object", "encoding", Arity::Exactly(3)),
+    ("object", "freq", Arity::Exactly(3)),
+    ("object", "help", Arity::Exactly(2)),
+    ("object", "idletime", Arity::Exactly(3)),
+    ("object", "refcount", Arity::Exactly(3)),
+    ("memory", "help", Arity::Exactly(2)),
+    ("memory", "usage", Arity::AtLeast(3)),
+];
+
+/// Bytes of an unknown subcommand that its error repeats.
+const SHOWN_BYTES: usize = 128;
+
+/// Refuses a subcommand that there is not, or that takes other arguments.
+pub(super) fn check_subcommand(container: &'static str, args: Args<'_>) -> Outcome {
+    let word = args.at(1);
+    let known = SUBCOMMANDS.iter().find(|(of, name, _)| *of == container && is_word(word, name));
+    match known {
+        Some((.., arity)) if arity.allows(args.len()) => Ok(()),
+        Some((_, name, _)) => Err(CommandError::WrongArity(format!("{container}|{name}").into())),
+        None => {
+            let help = format!("'. Try {} HELP.", container.to_uppercase());
+            let text = [b"ERR unknown subcommand '", quotable(word, SHOWN_BYTES), help.as_bytes()].concat();
+            Err(CommandError::Quoting(text))
+        }
     }
 }
 
@@ -240,8 +262,9 @@ fn help(lines: &[&str], reply: &mut Reply<'_>) -> Outcome {
 }
 
 fn object(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let (what, count) = (args.at(1), args.len());
-    if is_word(what, "help") && count == 2 {
+    check_subcommand("object", args)?;
+    let what = args.at(1);
+    if is_word(what, "help") {
         return help(
             &[
                 "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
@@ -258,10 +281,6 @@ fn object(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Out
             ],
             reply,
         );
-    }
-    let known = ["encoding", "freq", "idletime", "refcount"];
-    if count != 3 || !known.iter().any(|known| is_word(what, known)) {
-        return Err(bad_subcommand(args, "object", &[&known[..], &["help"]].concat()));
     }
     let now_ms = view.now_ms();
     let Some(entry) = view.peek(args.at(2))? else {
@@ -299,7 +318,8 @@ fn encoding(entry: EntryRef<'_>) -> &'static str {
 const TABLE_BYTES_PER_ENTRY: usize = 10;
 
 fn memory(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    if is_word(args.at(1), "help") && args.len() == 2 {
+    check_subcommand("memory", args)?;
+    if is_word(args.at(1), "help") {
         return help(
             &[
                 "MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
@@ -311,15 +331,13 @@ fn memory(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Out
             reply,
         );
     }
-    if !is_word(args.at(1), "usage") || args.len() < 3 {
-        return Err(bad_subcommand(args, "memory", &["usage", "help"]));
-    }
-    match (args.get(3), args.get(4), args.len()) {
-        (None, ..) => {}
-        (Some(word), Some(count), 5) if is_word(word, "samples") => {
-            integer(count)?;
+    let mut words = args.from(3).iter();
+    while let Some(word) = words.next() {
+        // Nothing is sampled here: a string is counted whole.
+        match words.next() {
+            Some(count) if is_word(word, "samples") && integer(count)? >= 0 => {}
+            _ => return Err(CommandError::Syntax),
         }
-        _ => return Err(CommandError::Syntax),
     }
     match view.peek(args.at(2))? {
         Some(entry) => reply.integer((entry.allocated_bytes() + TABLE_BYTES_PER_ENTRY) as i64),

@@ -24,6 +24,7 @@ mod strings;
 mod table;
 mod versions;
 
+pub use arguments::quotable;
 pub use context::{Change, Context, Expiry, View};
 pub(crate) use context::{Pending, PlannedKey};
 pub use error::CommandError;
@@ -57,6 +58,15 @@ impl Command {
     /// Whether it may change anything.
     pub fn is_write(&self) -> bool {
         matches!(self.run, Run::Write(_))
+    }
+
+    /// Whether a command with subcommands has the one that `args` name, for so many arguments. Running it says the same;
+    /// this is for those who queue it. True of every other command.
+    ///
+    /// # Errors
+    /// The error that running it would answer.
+    pub fn check_subcommand(&self, args: Args<'_>) -> Outcome {
+        if self.info.flags.has(Flags::CONTAINER) { keys::check_subcommand(self.info.name, args) } else { Ok(()) }
     }
 }
 

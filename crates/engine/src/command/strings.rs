@@ -138,7 +138,7 @@ struct SetOptions<'a> {
 impl<'a> SetOptions<'a> {
     fn parse(args: Args<'a>, now_ms: u64) -> Result<SetOptions<'a>, CommandError> {
         let mut options = SetOptions { condition: Condition::Always, get: false, expiry: Expiry::Clear };
-        let mut timed = None;
+        let mut timed: Option<(TimeKind, &[u8])> = None;
         let mut words = args.from(3).iter();
         while let Some(word) = words.next() {
             let unconditional = options.condition == Condition::Always;
@@ -154,8 +154,9 @@ impl<'a> SetOptions<'a> {
                 options.expiry = Expiry::Keep;
             } else if let Some(kind) = TimeKind::of_option(word)
                 && options.expiry == Expiry::Clear
-                && timed.is_none()
+                && timed.is_none_or(|(earlier, _)| earlier == kind)
             {
+                // The same unit once more is no contradiction: the last one counts, as in Redis.
                 timed = Some((kind, words.next().ok_or(CommandError::Syntax)?));
             } else {
                 return Err(CommandError::Syntax);
@@ -234,14 +235,28 @@ fn getdel(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>
     Ok(())
 }
 
+/// The time that GETEX is to set, and whether it is to take the expiry away.
+fn getex_options(args: Args<'_>) -> Result<(Option<(TimeKind, &[u8])>, bool), CommandError> {
+    let (mut timed, mut persist) = (None::<(TimeKind, &[u8])>, false);
+    let mut words = args.from(2).iter();
+    while let Some(word) = words.next() {
+        if is_word(word, "persist") && timed.is_none() {
+            persist = true;
+        } else if let Some(kind) = TimeKind::of_option(word)
+            && !persist
+            && timed.is_none_or(|(earlier, _)| earlier == kind)
+        {
+            timed = Some((kind, words.next().ok_or(CommandError::Syntax)?));
+        } else {
+            return Err(CommandError::Syntax);
+        }
+    }
+    Ok((timed, persist))
+}
+
 fn getex(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let (key, now_ms) = (args.at(1), change.now_ms());
-    let timed = match (args.get(2), args.get(3), args.len()) {
-        (None, ..) => None,
-        (Some(word), None, 3) if is_word(word, "persist") => None,
-        (Some(word), Some(number), 4) => Some((TimeKind::of_option(word).ok_or(CommandError::Syntax)?, number)),
-        _ => return Err(CommandError::Syntax),
-    };
+    let (timed, persist) = getex_options(args)?;
     let Some(entry) = change.find(key) else {
         reply.null();
         return Ok(());
@@ -254,7 +269,7 @@ fn getex(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>)
             change.remove(key);
         }
         Some(at) => change.set_expiry(key, Some(at)),
-        None if args.len() == 3 && expires => change.set_expiry(key, None),
+        None if persist && expires => change.set_expiry(key, None),
         None => {}
     }
     Ok(())

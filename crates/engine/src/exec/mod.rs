@@ -352,7 +352,7 @@ fn run_one(
         Err(CommandError::MetExpired) => Err(CommandError::MetExpired),
         Err(error) => {
             replies.rollback(start);
-            replies.writer(request.caller.protocol).error(&error.to_string());
+            replies.writer(request.caller.protocol).error_bytes(&error.to_bytes());
             Ok(())
         }
     }

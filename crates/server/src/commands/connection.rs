@@ -59,6 +59,9 @@ fn echo(call: &mut Call<'_>) {
 
 fn select(call: &mut Call<'_>) {
     let Some(index) = call.integer(1) else { return };
+    let Ok(index) = i32::try_from(index) else {
+        return call.error("ERR value is out of range, value must between -2147483648 and 2147483647");
+    };
     let databases = call.bench.settings().databases;
     match u32::try_from(index) {
         Ok(index) if index < databases => {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bowline::Durability;
-use bowline::command::{Command, Flags};
+use bowline::command::{Command, Flags, quotable};
 use bowline::exec::{Planned, Stop};
 use bowline_resp::{ArgRange, Args};
 
@@ -42,8 +42,7 @@ impl Session {
         };
         if let Some(problem) = self.objection(args, entry, bench) {
             bench.metrics.rejected(entry.index);
-            self.spoil_transaction();
-            bench.failed(self, &problem);
+            self.refuse(entry, &problem, bench);
             return true;
         }
         if self.must_pause(args, entry, bench) {
@@ -67,24 +66,48 @@ impl Session {
     }
 
     /// What is to be said against running this request, in Redis's order and words.
-    fn objection(&self, args: Args<'_>, entry: &'static Entry, bench: &Workbench) -> Option<String> {
-        let wrong_arity = |name: &str| Some(format!("ERR wrong number of arguments for '{name}' command"));
+    fn objection(&self, args: Args<'_>, entry: &'static Entry, bench: &Workbench) -> Option<Vec<u8>> {
+        let wrong_arity = |name: &str| Some(format!("ERR wrong number of arguments for '{name}' command").into_bytes());
         let mut info = &entry.info;
-        if let Target::Server(container) = entry.target {
-            match container.resolve(args) {
+        match entry.target {
+            Target::Server(container) if judges_itself(container) => {}
+            Target::Server(container) => match container.resolve(args) {
                 Some(row) => info = &row.info,
                 None => return Some(unknown_subcommand(container, args)),
-            }
+            },
+            Target::Data(_) => {}
         }
         // An alias has an arity of its own, a subcommand its own.
         if !info.arity.allows(args.len()) || !entry.info.arity.allows(args.len()) {
             return wrong_arity(info.name);
         }
+        if let Target::Data(command) = entry.target
+            && let Err(error) = command.check_subcommand(args)
+        {
+            return Some(error.to_bytes());
+        }
         if !self.is_authenticated(&bench.settings) && !entry.info.flags.has(Flags::NO_AUTH) {
-            return Some("NOAUTH Authentication required.".to_owned());
+            return Some(b"NOAUTH Authentication required.".to_vec());
         }
         let queued = self.in_transaction() && !runs_at_once(entry, args);
-        (queued && info.flags.has(Flags::NO_MULTI)).then(|| "ERR Command not allowed inside a transaction".to_owned())
+        (queued && info.flags.has(Flags::NO_MULTI)).then(|| b"ERR Command not allowed inside a transaction".to_vec())
+    }
+
+    /// Answers an objection. A transaction that it is about will not run; an EXEC that cannot run ends it.
+    fn refuse(&mut self, entry: &Entry, problem: &[u8], bench: &Workbench) {
+        if entry.info.name == "exec" {
+            self.discard();
+            let cause = problem.strip_prefix(b"ERR ").unwrap_or(problem);
+            return self.fail(&[b"EXECABORT Transaction discarded because of: ", cause].concat(), bench);
+        }
+        self.spoil_transaction();
+        self.fail(problem, bench);
+    }
+
+    /// Answers an error that may repeat the client's bytes, and counts it.
+    fn fail(&mut self, text: &[u8], bench: &Workbench) {
+        bench.server.metrics.error(&String::from_utf8_lossy(text));
+        self.reply().error_bytes(text);
     }
 
     /// Whether CLIENT PAUSE holds this request back. CLIENT itself goes on, or nobody could end a pause.
@@ -112,8 +135,16 @@ impl Session {
     }
 
     pub(super) fn run_server(&mut self, args: Args<'_>, container: &'static ServerCommand, bench: &mut Workbench) {
-        if let Some(row) = container.resolve(args) {
-            (row.run)(&mut Call { session: self, bench, args, row });
+        match container.resolve(args) {
+            Some(row) if !judges_itself(container) || row.info.arity.allows(args.len()) => {
+                (row.run)(&mut Call { session: self, bench, args, row });
+            }
+            _ => {
+                let word = quotable(args.at(1), SHOWN_BYTES);
+                let before = b"ERR unknown subcommand or wrong number of arguments for '";
+                let after = format!("'. Try {} HELP.", container.info.name.to_ascii_uppercase());
+                self.fail(&[before, word, after.as_bytes()].concat(), bench);
+            }
         }
     }
 
@@ -143,16 +174,16 @@ impl Session {
             return self.abandon();
         }
         self.spoil_transaction();
-        let mut beginning = String::new();
+        let mut beginning = Vec::new();
         for arg in args.from(1).iter() {
             if beginning.len() >= SHOWN_BYTES {
                 break;
             }
-            let shown = arg.get(..SHOWN_BYTES - beginning.len()).unwrap_or(arg);
-            beginning.push_str(&format!("'{}' ", String::from_utf8_lossy(shown)));
+            let shown = quotable(arg, SHOWN_BYTES - beginning.len());
+            beginning.extend_from_slice(&[b"'", shown, b"' "].concat());
         }
-        let name = String::from_utf8_lossy(name.get(..SHOWN_BYTES).unwrap_or(name)).into_owned();
-        bench.failed(self, &format!("ERR unknown command '{name}', with args beginning with: {beginning}"));
+        let name = quotable(name, SHOWN_BYTES);
+        self.fail(&[b"ERR unknown command '", name, b"', with args beginning with: ", &beginning].concat(), bench);
     }
 
     pub(super) fn note_command(&self, entry: &Entry, now_ms: u64) {
@@ -164,10 +195,14 @@ impl Session {
 /// Bytes of an unknown command that its error repeats.
 const SHOWN_BYTES: usize = 128;
 
-fn unknown_subcommand(container: &ServerCommand, args: Args<'_>) -> String {
-    let word = args.at(1);
-    let word = String::from_utf8_lossy(word.get(..SHOWN_BYTES).unwrap_or(word));
-    format!("ERR unknown subcommand '{word}'. Try {} HELP.", container.info.name.to_ascii_uppercase())
+fn unknown_subcommand(container: &ServerCommand, args: Args<'_>) -> Vec<u8> {
+    let after = format!("'. Try {} HELP.", container.info.name.to_ascii_uppercase());
+    [b"ERR unknown subcommand '", quotable(args.at(1), SHOWN_BYTES), after.as_bytes()].concat()
+}
+
+/// DEBUG looks at its subcommands only when it runs, so MULTI queues wrong ones: in Redis they are no commands.
+fn judges_itself(container: &ServerCommand) -> bool {
+    container.info.name == "debug"
 }
 
 /// Whether a command is not queued by MULTI.
