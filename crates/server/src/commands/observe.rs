@@ -63,7 +63,11 @@ fn slowlog_get(call: &mut Call<'_>) {
             Some(count) if count >= 0 => usize::try_from(count).unwrap_or(usize::MAX),
             _ => return call.error("ERR count should be greater than or equal to -1"),
         },
-        _ => return call.wrong_arity(),
+        _ => {
+            let word = String::from_utf8_lossy(call.args.at(1)).into_owned();
+            let text = format!("ERR unknown subcommand or wrong number of arguments for '{word}'. Try SLOWLOG HELP.");
+            return call.error(&text);
+        }
     };
     let entries = call.bench.server.slowlog.newest(count);
     let mut reply = call.reply();

@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use super::listen::{Dialect, Door, Listening};
 use super::mailbox::{Letter, Mailbox};
@@ -22,6 +23,9 @@ use crate::state::Server;
 const DENIED: &[u8] = b"-DENIED kv_server runs in protected mode because no password is set. In this mode only \
 connections from this machine (loopback, UNIX socket) are accepted. To accept others: set a password (requirepass), \
 or bind to the right interfaces behind a firewall and run 'CONFIG SET protected-mode no' from this machine.\r\n";
+
+/// How often the want of descriptors is told at most.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// What a client over the limit is told.
 const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
@@ -55,12 +59,13 @@ pub struct Acceptor {
     loops: Vec<Arc<Mailbox>>,
     next: usize,
     spare: Option<File>,
+    warned: Option<Instant>,
 }
 
 impl Acceptor {
     /// An acceptor that deals to `loops`.
     pub fn new(server: Arc<Server>, loops: Vec<Arc<Mailbox>>) -> Acceptor {
-        Acceptor { server, loops, next: 0, spare: File::open("/dev/null").ok() }
+        Acceptor { server, loops, next: 0, spare: File::open("/dev/null").ok(), warned: None }
     }
 
     /// Takes every connection that waits at a door.
@@ -80,13 +85,21 @@ impl Acceptor {
                 Err(error) if is_exhaustion(&error) => {
                     self.server.metrics.accept_failures.fetch_add(1, Relaxed);
                     if !self.turn_one_away(&listening.door) {
-                        tracing::warn!(%error, "cannot accept a connection: raise the limit of open files");
+                        self.warn(&error);
                         return Accepted::Exhausted;
                     }
                 }
                 // The peer went away before it was taken, or was interrupted: the next one may be fine.
                 Err(_) => {}
             }
+        }
+    }
+
+    /// Says it once in a while and not with every try.
+    fn warn(&mut self, error: &io::Error) {
+        if self.warned.is_none_or(|last| last.elapsed() >= WARN_EVERY) {
+            self.warned = Some(Instant::now());
+            tracing::warn!(%error, "cannot accept connections: raise the limit of open files");
         }
     }
 

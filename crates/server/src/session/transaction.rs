@@ -2,7 +2,7 @@
 //!
 //! Data commands run in the engine as one unit: one moment, one record of the log, one array as the reply. Server
 //! commands among them (PING, CONFIG GET, ...) run right after the unit; their replies are put where they belong in the
-//! array. SELECT is refused in between, because the unit belongs to one database.
+//! array. SELECT of another database is refused in between, because the unit belongs to one database.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -97,8 +97,11 @@ impl Session {
     pub(super) fn queue(&mut self, args: Args<'_>, entry: &'static Entry, bench: &Workbench) -> bool {
         let bytes: usize = args.iter().map(<[u8]>::len).sum();
         let Some(transaction) = &mut self.transaction else { return true };
-        let refusal = if entry.info.name == "select" {
-            Some("ERR SELECT inside MULTI is not supported: select the database before MULTI")
+        let databases = bench.settings.databases;
+        let elsewhere =
+            |index: i64| u32::try_from(index).is_ok_and(|index| index != self.database && index < databases);
+        let refusal = if entry.info.name == "select" && bowline_resp::parse_integer(args.at(1)).is_some_and(elsewhere) {
+            Some("ERR SELECT of another database inside MULTI is not supported: select it before MULTI")
         } else if transaction.bytes + bytes > QUEUE_BYTES_MAX || !transaction.push(args, entry) {
             Some("ERR the transaction is too large: queue fewer or smaller commands")
         } else {
