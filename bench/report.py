@@ -10,6 +10,8 @@ JSON_PATH = ROOT / "bench/results/latest.json"
 SVG_PATH = ROOT / "docs/figures/bench.svg"
 README_PATH = ROOT / "README.md"
 BEGIN, END = "<!-- bench:begin (written by `make bench`) -->", "<!-- bench:end -->"
+# Above this load average at its start a measurement is said to be disturbed. (The parts before leave up to 2 behind.)
+IDLE_LOAD = 2.5
 TITLES = {
     "get_set": "One command at a time",
     "pipelined": "Pipelined",
@@ -81,9 +83,12 @@ def table(results: dict) -> str:
 def conditions(results: dict) -> str:
     """Where and when, in a sentence."""
     newest = max((part["machine"] for part in results.values()), key=lambda machine: machine["at"])
+    disturbed = [title for part, title in TITLES.items()
+                 if part in results and results[part]["machine"]["load_average"] > IDLE_LOAD]
+    warning = f" **Disturbed by other work on the machine: {', '.join(disturbed)}.**" if disturbed else ""
     return (f"Measured {newest['at']} on {newest['cores']} cores of {newest['cpu']}, Linux {newest['kernel']}, against Redis "
             f"{newest['redis']} in the same run: server on one core, load on the other, 1 M keys of 16 bytes, values of 32 "
-            "bytes, medians of three. Bowline answers every write after `fdatasync`. Repeat it with `make bench`.")
+            "bytes, medians of three. Bowline answers every write after `fdatasync`. Repeat it with `make bench`." + warning)
 
 
 def svg(results: dict) -> str:

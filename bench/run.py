@@ -175,7 +175,7 @@ def machine() -> dict:
     model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                   if line.startswith("model name")), platform.processor())
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return {"cpu": model, "cores": os.cpu_count(), "kernel": platform.release().split("-")[0], "redis": version_of_redis(),
+    return {"load_average": os.getloadavg()[0], "cpu": model, "cores": os.cpu_count(), "kernel": platform.release().split("-")[0], "redis": version_of_redis(),
             "commit": commit.stdout.strip(), "at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
 
 
@@ -192,12 +192,15 @@ def main() -> int:
     if os.cpu_count() < 2:
         parser.error("this needs two cores, one for the server and one for the load")
     Path(options.dir).mkdir(parents=True, exist_ok=True)
+    if os.getloadavg()[0] > report.IDLE_LOAD:
+        print(f"WARNING: the load average is {os.getloadavg()[0]:.1f}: others use this machine, and the figures will say so")
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.dir) as base:
         bench = Bench(Path(base), options.quick, options.generator)
         results = report.load()
         for part in chosen:
             print(f"== {part}: {getattr(Bench, part).__doc__.splitlines()[0]}", flush=True)
-            results[part] = {"machine": machine(), "rows": getattr(bench, part)()}
+            found_on = machine()
+            results[part] = {"machine": found_on, "rows": getattr(bench, part)()}
             if not options.quick:
                 report.save(results)
     if not options.quick:
