@@ -59,8 +59,8 @@ class Generator:
     def command(self) -> list[bytes]:
         """One command, now and then bent."""
         arguments = self.random.choices(COMMANDS, WEIGHTS)[0](self)
-        # A bent SHUTDOWN or CLIENT KILL could end the server or the connection under the test.
-        bend = 1.0 if arguments[0] == b"SHUTDOWN" or arguments[1:2] == [b"KILL"] else self.random.random()
+        # A bent SHUTDOWN or CLIENT KILL could end the server or the connection under the test, DEBUG SLEEP stop it.
+        bend = 1.0 if arguments[0] in (b"SHUTDOWN", b"DEBUG") or arguments[1:2] == [b"KILL"] else self.random.random()
         if bend < 0.02 and len(arguments) > 1:
             arguments.pop(self.random.randrange(1, len(arguments)))
         elif bend < 0.04:
@@ -205,6 +205,7 @@ def server(g):
         [b"CONFIG", b"SET", b"no-such-setting", b"1"], [b"CONFIG", b"GET", b"maxmemory-policy"], [b"CONFIG", b"RESETSTAT"],
         [b"SLOWLOG", b"NOSUCH"], [b"SLOWLOG", b"GET", b"x"], [b"LATENCY", b"NOSUCH"], [b"ROLE"], [b"ROLE", b"x"],
         [b"SHUTDOWN", b"BOGUS"], [b"DEBUG", b"SLEEP", b"0"], [b"RESET"],
+        [b"DEBUG"], [b"DEBUG", b"SLEEP"], [b"DEBUG", b"SLEEP", b"0", g.value()], [b"DEBUG", b"NOSUCH\n\xff", b"x"],
     ])
 
 

@@ -8,6 +8,7 @@ A difference is shrunk to the fewest steps that still show it and printed with t
 
 import argparse
 import random
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from wire import Connection, encode, parse  # noqa: E402
 SEQUENCE_STEPS = 200
 TOGETHER_MAX = 12
 CLOSED = b"(closed)\r\n"
+NULLS = (b"$-1\r\n", b"*-1\r\n", b"_\r\n")
+CAME_AND_WENT = "a watched key that was absent and is absent is unchanged here; Redis aborts when it existed in between"
 
 Step = tuple[int, list[bytes]]
 
@@ -44,6 +47,8 @@ class Side:
             assert first.command("FLUSHALL") == b"+OK\r\n"
         self.protocol = protocol
         self.connections = [self._connect(), self._connect()]
+        # By connection: each watched (database, key) and what our entry of it was then. Kept for kv_server only.
+        self.watched: list[dict[tuple[bytes, bytes], bytes]] = [{}, {}]
 
     def _connect(self) -> Connection:
         connection = Connection(self.port)
@@ -67,10 +72,29 @@ class Side:
         except ConnectionError:
             replies += [CLOSED] * (len(requests) - len(replies))
             self.connections[connection_number] = self._connect()
+            self.watched[connection_number] = {}
         return [
             self._whole_scan(connection, request, reply) if request[0].upper() == b"SCAN" else reply
             for request, reply in zip(requests, replies)
         ]
+
+    def note_watched(self, connection_number: int, keys: list[bytes]):
+        """Keeps what the entries of these keys are, right after WATCH."""
+        connection = self.connections[connection_number]
+        database = re.search(rb" db=(\d+)", connection.command("CLIENT", "INFO")).group(1)
+        for key in keys:
+            self.watched[connection_number].setdefault((database, key), connection.command("BL.ENTRY", key))
+
+    def absent_again(self, connection_number: int) -> bool:
+        """Whether every watched entry is what it was, and one of them nothing: it may have come and gone unseen."""
+        watched, connection = self.watched[connection_number], self._connect()
+        try:
+            for (database, key), entry in watched.items():
+                if connection.command("SELECT", database) != b"+OK\r\n" or connection.command("BL.ENTRY", key) != entry:
+                    return False
+        finally:
+            connection.close()
+        return any(entry in NULLS for entry in watched.values())
 
     @staticmethod
     def _whole_scan(connection: Connection, request: list[bytes], reply: bytes) -> bytes:
@@ -111,17 +135,25 @@ class Comparison:
                 number, group = steps[start][0], []
                 size = 1 if rng.random() < 0.4 else rng.randint(2, TOGETHER_MAX)
                 while start + len(group) < len(steps) and len(group) < size and steps[start + len(group)][0] == number:
-                    group.append(steps[start + len(group)][1])
-                    if group[-1][0].upper() in (b"SCAN", b"INCRBYFLOAT"):
+                    arguments = steps[start + len(group)][1]
+                    if group and arguments[0].upper() == b"EXEC" and sides[0].watched[number]:
                         break
+                    group.append(arguments)
+                    if arguments[0].upper() in (b"SCAN", b"INCRBYFLOAT", b"WATCH"):
+                        break
+                absent_again = group[0][0].upper() == b"EXEC" and sides[0].absent_again(number)
                 ours, theirs = (side.run(number, group) for side in sides)
                 for offset, (arguments, left, right) in enumerate(zip(group, ours, theirs)):
+                    if absent_again and offset == 0 and left.startswith(b"*") and left not in NULLS and right in NULLS:
+                        self.used[CAME_AND_WENT] = self.used.get(CAME_AND_WENT, 0) + 1
+                        raise differences.Diverged
                     if not self._agree(arguments, left, right, queues, number):
                         return Found(start + offset, arguments, left, right)
                     if arguments[0].upper() == b"INCRBYFLOAT" and left != right:
                         # Accepted; but the sums must not go on differing in every later reply.
                         ours_side, _ = sides
                         ours_side.run(number, [[b"SET", arguments[1], parse(right), b"KEEPTTL"]])
+                    follow_watches(sides[0], number, arguments, left)
                 start += len(group)
         except differences.Diverged:
             return None
@@ -141,10 +173,27 @@ class Comparison:
             queues[number] = None
             if name == b"EXEC" and queue and theirs.startswith(b"*") and ours.startswith(b"*") and ours[:3] != b"*-1":
                 left, right = children(ours), children(theirs)
-                return len(left) == len(right) == len(queue) and all(
+                agreed = len(left) == len(right) == len(queue) and all(
                     differences.agree(command, one, other, self.used) for command, one, other in zip(queue, left, right)
                 )
+                if agreed and any(command[0].upper() == b"INCRBYFLOAT" and one != other
+                                  for command, one, other in zip(queue, left, right)):
+                    raise differences.Diverged
+                return agreed
         return differences.agree(arguments, ours, theirs, self.used)
+
+
+def follow_watches(side: Side, number: int, arguments: list[bytes], reply: bytes):
+    """Keeps in mind what a connection watches, from our reply to a command."""
+    name = arguments[0].upper()
+    if name == b"WATCH" and reply == b"+OK\r\n":
+        side.note_watched(number, arguments[1:])
+    elif name in (b"DISCARD", b"UNWATCH") and reply == b"+OK\r\n":
+        side.watched[number] = {}
+    elif name == b"RESET" and reply == b"+RESET\r\n":
+        side.watched[number] = {}
+    elif name == b"EXEC" and reply != b"-ERR EXEC without MULTI\r\n":
+        side.watched[number] = {}
 
 
 def settled(steps: list[Step]) -> list[Step]:

@@ -1,6 +1,6 @@
 //! Whole databases: DBSIZE, KEYS, SCAN, RANDOMKEY, FLUSHDB, FLUSHALL, SWAPDB.
 
-use super::arguments::{integer, is_word};
+use super::arguments::{integer, is_word, quotable};
 use super::{
     Arity, Change, Command, CommandError, CommandInfo, Flags, Group, KeyPositions, Outcome, Pattern, Run, View,
 };
@@ -97,16 +97,17 @@ fn pack_cursor(segment: usize, table: TableCursor) -> u64 {
     (segment as u64) << 40 | u64::from(table.range >> 8) << 16 | u64::from(table.tag)
 }
 
-/// A cursor as Redis reads it: no text is 0, a negative number lies behind every key.
+/// A cursor as Redis reads it, with C's `strtoul`: no text is 0, a negative number lies behind every key.
 fn parse_cursor(text: &[u8]) -> Option<u64> {
+    let text = quotable(text, text.len());
     let (negative, digits) = match text {
+        [] => return Some(0),
         [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
         digits => (false, digits),
     };
-    if digits.is_empty() {
-        return (!negative).then_some(0);
-    }
-    let number: u64 = std::str::from_utf8(digits).ok().filter(|_| digits[0].is_ascii_digit())?.parse().ok()?;
+    // The sign is off already: a second one is no digit.
+    let number: u64 = std::str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'))?.parse().ok()?;
     Some(if negative { number.wrapping_neg() } else { number })
 }
 

@@ -62,7 +62,7 @@ fn get(call: &mut Call<'_>) {
 fn set(call: &mut Call<'_>) {
     let Some(words) = texts(call, 2) else { return call.syntax_error() };
     if !words.len().is_multiple_of(2) {
-        return call.wrong_arity();
+        return call.syntax_error();
     }
     let pairs: Vec<(&str, &str)> =
         words.chunks_exact(2).filter_map(|pair| Some((pair.first()?.as_str(), pair.last()?.as_str()))).collect();
