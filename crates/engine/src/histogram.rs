@@ -51,10 +51,15 @@ impl Histogram {
 
     /// Counts `value` once.
     pub fn record(&self, value: u64) {
+        self.record_many(value, 1);
+    }
+
+    /// Counts `value` so many times.
+    pub fn record_many(&self, value: u64, times: u64) {
         if let Some(bucket) = self.buckets.get(bucket_of(value)) {
-            bucket.fetch_add(1, Relaxed);
+            bucket.fetch_add(times, Relaxed);
         }
-        self.sum.fetch_add(value, Relaxed);
+        self.sum.fetch_add(value.wrapping_mul(times), Relaxed);
         if value > self.max.load(Relaxed) {
             self.max.fetch_max(value, Relaxed);
         }

@@ -249,3 +249,40 @@ fn copies_of_large_values_take_the_room_that_they_need() {
         "*3\r\n:1\r\n:1\r\n:200000\r\n"
     );
 }
+
+#[test]
+fn a_transaction_may_be_about_several_databases() {
+    let mut fixture = fixture();
+    let mut transaction = bowline::exec::Transaction::default();
+    let push = |transaction: &mut bowline::exec::Transaction, words: &[&str]| {
+        let (mut buffer, mut ranges) = (Vec::new(), Vec::new());
+        for word in words {
+            ranges.push(bowline_resp::ArgRange { start: buffer.len() as u32, len: word.len() as u32 });
+            buffer.extend_from_slice(word.as_bytes());
+        }
+        let command = bowline::command::lookup(words[0].as_bytes()).expect("a command");
+        assert!(transaction.push(command, bowline_resp::Args::new(&buffer, &ranges)));
+    };
+    push(&mut transaction, &["set", "k", "zero"]);
+    transaction.select(1, 0);
+    push(&mut transaction, &["set", "k", "one"]);
+    transaction.select(0, 1);
+    push(&mut transaction, &["get", "k"]);
+    let caller = fixture.session.caller;
+    fixture.session.executor.transaction(&caller, &transaction, &[], &mut fixture.session.replies);
+    assert_eq!(fixture.session.take(), "*3\r\n+OK\r\n+OK\r\n$4\r\nzero\r\n");
+    fixture.session.caller.database = 1;
+    assert_eq!(fixture.session.run(&["get k"]), "$3\r\none\r\n");
+}
+
+#[test]
+fn a_run_stops_where_too_many_replies_wait_and_says_who_failed() {
+    let mut fixture = fixture();
+    fixture.session.run(&[&format!("set big {}", "x".repeat(1000)), "incr big"]);
+    let failures = fixture.session.executor.take_failures();
+    assert_eq!(failures.len(), 1);
+    assert_eq!((failures[0].command.info.name, &failures[0].code[..4]), ("incr", &b"ERR\0"[..]));
+    fixture.session.executor.set_reply_bytes_max(2500);
+    let end = fixture.session.run_held(&["get big"; 20]);
+    assert_eq!((end.done, end.stopped), (3, Some(bowline::exec::Stop::Replies)));
+}

@@ -78,6 +78,8 @@ impl Planned {
 pub enum Stop {
     /// The log has no room at the moment: park, and run the rest when the log's listener is woken.
     Room,
+    /// More replies wait than [`Executor::set_reply_bytes_max`] allows: send some, then run the rest.
+    Replies,
 }
 
 /// How far a run came.
@@ -100,7 +102,20 @@ pub struct Executor {
     pending: Pending,
     plan: Plan,
     told: Told,
+    reply_bytes_max: usize,
 }
+
+/// A command that answered with an error.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure {
+    /// The command.
+    pub command: &'static Command,
+    /// The first word of the error, such as `ERR`, cut to 16 bytes; padded with zeros.
+    pub code: [u8; 16],
+}
+
+/// Failures kept until they are taken: enough for every command of some batches.
+const FAILURES_KEPT: usize = 1024;
 
 impl Executor {
     /// An executor on this store.
@@ -110,7 +125,18 @@ impl Executor {
             pending: Pending::default(),
             plan: Plan::default(),
             told: Told { random: store.random_seed(), ..Told::default() },
+            reply_bytes_max: usize::MAX,
         }
+    }
+
+    /// Makes runs stop between two commands when more bytes of replies than this wait; no limit at first.
+    pub fn set_reply_bytes_max(&mut self, bytes: usize) {
+        self.reply_bytes_max = bytes;
+    }
+
+    /// The commands that answered with an error since the last call; at most about a thousand are kept.
+    pub fn take_failures(&mut self) -> Vec<Failure> {
+        std::mem::take(&mut self.told.failures)
     }
 
     /// Lookups that found their key, and lookups that did not, since the last call.
@@ -128,9 +154,12 @@ impl Executor {
         replies: &mut Replies,
     ) -> RunEnd {
         let now_ms = self.store.now_ms();
-        let request = Request { caller, buffer, ranges, now_ms };
+        let request = Request { caller, buffer, ranges, databases: &[], now_ms };
         let mut done = 0;
         while done < batch.len() {
+            if replies.len() > self.reply_bytes_max {
+                return RunEnd { done, stopped: Some(Stop::Replies) };
+            }
             let rest = &batch[done..];
             let group = group_of(rest, &request);
             let finished = if group == 0 { None } else { self.run_group(&request, &rest[..group], replies) };
@@ -153,7 +182,7 @@ impl Executor {
             let reads = group.iter().take_while(|planned| !planned.command.is_write()).count();
             return if reads == 0 { None } else { self.run_group(request, &group[..reads], replies) };
         }
-        let Executor { store, pending, plan, told, .. } = self;
+        let Executor { store, pending, plan, told, reply_bytes_max } = self;
         let (shared, exclusive) = plan.make(store.keyspace(), request, group);
         let mut hold = store.keyspace().hold(shared, exclusive);
         if group.len() > 1 {
@@ -163,7 +192,7 @@ impl Executor {
         for (index, planned) in group.iter().enumerate() {
             let start = replies.end();
             let mut context = context(store, request, plan.keys_of(index), told.random);
-            let outcome = run_one(planned, request, &mut hold, &mut context, pending, replies);
+            let outcome = run_one(planned, request, &mut hold, &mut context, pending, (told, replies));
             if outcome == Err(CommandError::MetExpired) {
                 replies.rollback(start);
                 break;
@@ -171,6 +200,9 @@ impl Executor {
             let (depends, own_version_at) = told.note(context);
             appended += finish(store.log(), request, &mut hold, pending, (depends, &own_version_at), start, replies);
             done += 1;
+            if replies.len() > *reply_bytes_max {
+                break;
+            }
         }
         drop(hold);
         if wanted > 0 {
@@ -225,9 +257,19 @@ struct Told {
     hits: u64,
     misses: u64,
     random: u64,
+    failures: Vec<Failure>,
 }
 
 impl Told {
+    fn note_failure(&mut self, command: &'static Command, text: &[u8]) {
+        if self.failures.len() < FAILURES_KEPT {
+            let mut code = [0; 16];
+            let word = text.split(|byte| *byte == b' ').next().unwrap_or_default();
+            code.iter_mut().zip(word).for_each(|(to, from)| *to = *from);
+            self.failures.push(Failure { command, code });
+        }
+    }
+
     /// Adds what one command told; returns what its reply depends on and where its own version goes.
     fn note(&mut self, context: Context<'_>) -> (Version, Vec<usize>) {
         self.hits += context.hits;
@@ -287,7 +329,16 @@ struct Request<'a> {
     caller: &'a Caller,
     buffer: &'a [u8],
     ranges: &'a [ArgRange],
+    /// The database of each command of a unit, where it is not always the caller's.
+    databases: &'a [u32],
     now_ms: u64,
+}
+
+impl Request<'_> {
+    /// The database number of the command at `index` of a unit.
+    fn database_of(&self, index: usize) -> u32 {
+        self.databases.get(index).copied().unwrap_or(self.caller.database)
+    }
 }
 
 /// How many commands from the front can share a hold; 0 when the first needs a unit of its own.
@@ -338,7 +389,7 @@ fn run_one(
     hold: &mut Hold<'_>,
     context: &mut Context<'_>,
     pending: &mut Pending,
-    replies: &mut Replies,
+    (told, replies): (&mut Told, &mut Replies),
 ) -> Result<(), CommandError> {
     let args = planned.args(request.buffer, request.ranges);
     let start = replies.end();
@@ -351,8 +402,10 @@ fn run_one(
         Ok(()) => Ok(()),
         Err(CommandError::MetExpired) => Err(CommandError::MetExpired),
         Err(error) => {
+            let text = error.to_bytes();
+            told.note_failure(planned.command, &text);
             replies.rollback(start);
-            replies.writer(request.caller.protocol).error_bytes(&error.to_bytes());
+            replies.writer(request.caller.protocol).error_bytes(&text);
             Ok(())
         }
     }

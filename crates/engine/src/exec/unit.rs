@@ -6,8 +6,9 @@ use super::{
     run_one,
 };
 use crate::command::{Change, Command, CommandError, Context, Flags};
+use crate::keyspace::entry::{EntryRef, parse_canonical};
 use crate::keyspace::{Hold, SegmentSet};
-use crate::limits::RECORD_BYTES_MAX;
+use crate::limits::{RECORD_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::log::{Admission, RoomClass};
 use crate::version::Version;
 use bowline_resp::{ArgRange, Args};
@@ -34,6 +35,9 @@ pub struct Transaction {
     buffer: Vec<u8>,
     ranges: Vec<ArgRange>,
     commands: Vec<Planned>,
+    /// The database of each command; empty while all are the caller's.
+    databases: Vec<u32>,
+    selected: Option<u32>,
 }
 
 impl Transaction {
@@ -50,7 +54,16 @@ impl Transaction {
             self.buffer.extend_from_slice(arg);
         }
         self.commands.push(Planned { command, first_range, ranges: args.len() as u32 });
+        self.databases.extend(self.selected);
         true
+    }
+
+    /// Lets the commands added from here on be about database `number`. `before` is the caller's database.
+    pub fn select(&mut self, number: u32, before: u32) {
+        if self.selected.is_none() {
+            self.databases.resize(self.commands.len(), before);
+        }
+        self.selected = Some(number);
     }
 
     /// Number of commands.
@@ -112,7 +125,8 @@ impl Executor {
         replies: &mut Replies,
     ) -> TransactionEnd {
         let now_ms = self.store.now_ms();
-        let request = Request { caller, buffer: &transaction.buffer, ranges: &transaction.ranges, now_ms };
+        let Transaction { buffer, ranges, databases, .. } = transaction;
+        let request = Request { caller, buffer, ranges, databases, now_ms };
         self.run_unit(&request, &transaction.commands, watched, true, replies)
     }
 
@@ -218,8 +232,9 @@ impl Executor {
         if !hold.exclusive().is_empty() {
             self.remove_expired_keys(request, unit, hold, &mut context);
         }
-        for planned in unit {
-            let outcome = run_one(planned, request, hold, &mut context, &mut self.pending, replies);
+        for (index, planned) in unit.iter().enumerate() {
+            context.database = request.database_of(index);
+            let outcome = run_one(planned, request, hold, &mut context, &mut self.pending, (&mut self.told, replies));
             assert_ne!(outcome, Err(CommandError::MetExpired), "expired entries were removed before");
         }
         let (depends, own_version_at) = self.told.note(context);
@@ -249,9 +264,11 @@ impl Executor {
         let exclusive = hold.exclusive();
         let keyspace = hold.keyspace();
         let mut change = Change { hold, context, pending: &mut self.pending };
-        for key in unit.iter().flat_map(|planned| planned.keys(request)) {
-            if exclusive.contains(keyspace.segment_of(keyspace.hash(key))) {
-                change.find(key);
+        for (index, planned) in unit.iter().enumerate() {
+            for key in planned.keys(request) {
+                if exclusive.contains(keyspace.segment_of(keyspace.hash(key))) {
+                    change.find_in(request.database_of(index), key);
+                }
             }
         }
         if unit.iter().any(whole) && keyspace.anything_due(request.now_ms) {
@@ -268,12 +285,7 @@ fn anything_expired(hold: &Hold<'_>, request: &Request<'_>, unit: &[Planned]) ->
     if unit.iter().any(whole) && hold.keyspace().anything_due(request.now_ms) {
         return true;
     }
-    let id = hold.keyspace().databases.id(request.caller.database);
-    unit.iter().flat_map(|planned| planned.keys(request)).any(|key| {
-        let hash = hold.keyspace().hash(key);
-        let table = hold.table(hold.keyspace().segment_of(hash), id);
-        table.and_then(|table| table.find(hash, key)).is_some_and(|entry| entry.is_expired(request.now_ms))
-    })
+    entries(hold, request, unit).any(|entry| entry.is_expired(request.now_ms))
 }
 
 fn whole(planned: &Planned) -> bool {
@@ -291,18 +303,26 @@ fn room_under_hold(hold: &Hold<'_>, request: &Request<'_>, unit: &[Planned]) -> 
     if copies == 0 {
         return base;
     }
-    // A copy may be of what an earlier command of the unit wrote: no value is longer than the longest now, plus all bytes
-    // that the unit brings.
-    let id = hold.keyspace().databases.id(request.caller.database);
-    let keys = unit.iter().flat_map(|planned| planned.keys(request));
-    let longest = keys
-        .map(|key| {
+    // A copy may be of what an earlier command of the unit wrote: no value is longer than the longest now, or than a
+    // SETRANGE makes it, plus all bytes that the unit brings.
+    let longest = entries(hold, request, unit).map(|entry| entry.value().len()).max().unwrap_or(0);
+    let reached = unit.iter().filter(|planned| planned.command.info.name == "setrange").map(|planned| {
+        let offset = parse_canonical(planned.args(request.buffer, request.ranges).at(2)).unwrap_or(0);
+        usize::try_from(offset).unwrap_or(0).min(VALUE_BYTES_MAX)
+    });
+    let longest = longest.max(reached.max().unwrap_or(0));
+    base.saturating_add(copies.saturating_mul(longest + base + KEY_OVERHEAD))
+}
+
+/// The entries that the unit's keys have now, expired or not.
+fn entries<'h>(hold: &'h Hold<'_>, request: &Request<'h>, unit: &'h [Planned]) -> impl Iterator<Item = EntryRef<'h>> {
+    unit.iter().enumerate().flat_map(move |(index, planned)| {
+        let id = hold.keyspace().databases.id(request.database_of(index));
+        planned.keys(request).filter_map(move |key| {
             let hash = hold.keyspace().hash(key);
-            let table = hold.table(hold.keyspace().segment_of(hash), id);
-            table.and_then(|table| table.find(hash, key)).map_or(0, |entry| entry.value().len())
+            hold.table(hold.keyspace().segment_of(hash), id)?.find(hash, key)
         })
-        .max();
-    base + copies * (longest.unwrap_or(0) + base + KEY_OVERHEAD)
+    })
 }
 
 /// The version of a key; zero when it is not there or has expired.
