@@ -103,24 +103,15 @@ fn set_name(call: &mut Call<'_>) {
 
 fn set_info(call: &mut Call<'_>) {
     let (option, value) = (call.word(2), call.args.at(3));
-    let text = match option.as_str() {
+    match option.as_str() {
         "lib-name" | "lib-ver" if name_problem(value) => {
-            Some(format!("ERR {option} cannot contain spaces, newlines or special characters."))
+            return call.error(&format!("ERR {option} cannot contain spaces, newlines or special characters."));
         }
-        "lib-name" => {
-            call.session.client.names.lock().library = String::from_utf8_lossy(value).into_owned();
-            None
-        }
-        "lib-ver" => {
-            call.session.client.names.lock().library_version = String::from_utf8_lossy(value).into_owned();
-            None
-        }
-        _ => Some(format!("ERR Unrecognized option '{}'", String::from_utf8_lossy(call.args.at(2)))),
-    };
-    match text {
-        Some(text) => call.error(&text),
-        None => call.reply().ok(),
+        "lib-name" => call.session.client.names.lock().library = String::from_utf8_lossy(value).into_owned(),
+        "lib-ver" => call.session.client.names.lock().library_version = String::from_utf8_lossy(value).into_owned(),
+        _ => return call.error_about("ERR Unrecognized option '", 2, "'"),
     }
+    call.reply().ok();
 }
 
 fn describe(call: &Call<'_>, clients: &[Arc<Client>]) -> String {
@@ -148,13 +139,14 @@ fn list(call: &mut Call<'_>) {
             ("type", 4) => match call.word(3).as_str() {
                 "normal" => {}
                 "master" | "replica" | "slave" | "pubsub" => chosen.clear(),
-                other => return call.error(&format!("ERR Unknown client type '{other}'")),
+                _ => return call.error_about("ERR Unknown client type '", 3, "'"),
             },
             ("id", 4..) => {
                 let mut ids = Vec::new();
                 for word in args.from(3).iter() {
-                    match bowline_resp::parse_integer(word).and_then(|id| u64::try_from(id).ok()) {
-                        Some(id) => ids.push(id),
+                    match bowline_resp::parse_integer(word) {
+                        // No client has a negative one.
+                        Some(id) => ids.extend(u64::try_from(id).ok()),
                         None => return call.error("ERR Invalid client ID"),
                     }
                 }
@@ -292,17 +284,22 @@ fn no_touch(call: &mut Call<'_>) {
 }
 
 fn pause(call: &mut Call<'_>) {
-    let milliseconds = match bowline_resp::parse_integer(call.args.at(2)) {
-        Some(milliseconds) if milliseconds >= 0 => milliseconds.unsigned_abs(),
-        Some(_) => return call.error("ERR timeout is negative"),
-        None => return call.error("ERR timeout is not an integer or out of range"),
-    };
     let mode = match (call.args.len(), call.word(3).as_str()) {
         (3, _) | (4, "all") => PauseMode::All,
         (4, "write") => PauseMode::Writes,
+        (4, _) => return call.error("ERR CLIENT PAUSE mode must be WRITE or ALL"),
         _ => return call.syntax_error(),
     };
-    call.bench.server.pause(mode, call.bench.now_ms.saturating_add(milliseconds));
+    let now_ms = call.bench.now_ms;
+    let until_ms = match bowline_resp::parse_integer(call.args.at(2)) {
+        Some(milliseconds) if milliseconds >= 0 => now_ms.saturating_add(milliseconds.unsigned_abs()),
+        Some(_) => return call.error("ERR timeout is negative"),
+        None => return call.error("ERR timeout is not an integer or out of range"),
+    };
+    if i64::try_from(until_ms).is_err() {
+        return call.error("ERR timeout is out of range");
+    }
+    call.bench.server.pause(mode, until_ms);
     call.reply().ok();
 }
 

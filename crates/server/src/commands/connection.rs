@@ -153,10 +153,7 @@ fn hello(call: &mut Call<'_>) {
         match args.at(next).to_ascii_lowercase().as_slice() {
             b"auth" if left >= 2 => (credentials, next) = (Some((args.at(next + 1), args.at(next + 2))), next + 3),
             b"setname" if left >= 1 => (name, next) = (Some(args.at(next + 1)), next + 2),
-            _ => {
-                let text = format!("ERR Syntax error in HELLO option '{}'", String::from_utf8_lossy(args.at(next)));
-                return call.error(&text);
-            }
+            _ => return call.error_about("ERR Syntax error in HELLO option '", next, "'"),
         }
     }
     if name.is_some_and(name_problem) {

@@ -64,9 +64,8 @@ fn slowlog_get(call: &mut Call<'_>) {
             _ => return call.error("ERR count should be greater than or equal to -1"),
         },
         _ => {
-            let word = String::from_utf8_lossy(call.args.at(1)).into_owned();
-            let text = format!("ERR unknown subcommand or wrong number of arguments for '{word}'. Try SLOWLOG HELP.");
-            return call.error(&text);
+            let before = "ERR unknown subcommand or wrong number of arguments for '";
+            return call.error_about(before, 1, "'. Try SLOWLOG HELP.");
         }
     };
     let entries = call.bench.server.slowlog.newest(count);

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use bowline::command::{Arity, CommandInfo, Flags, Group, KeyPositions};
+use bowline::command::{Arity, CommandInfo, Flags, Group, KeyPositions, quotable};
 use bowline_resp::{Args, Reply};
 
 use crate::session::{Session, Workbench};
@@ -123,6 +123,13 @@ impl Call<'_> {
     /// Answers an error: its code, a space, its message.
     pub fn error(&mut self, text: &str) {
         self.bench.failed(self.session, text);
+    }
+
+    /// Answers an error that repeats the argument at `index` between two texts, its bytes as they came, up to a NUL.
+    pub fn error_about(&mut self, before: &str, index: usize, after: &str) {
+        let word = self.args.at(index);
+        let text = [before.as_bytes(), quotable(word, word.len()), after.as_bytes()].concat();
+        self.session.fail(&text, self.bench);
     }
 
     /// Redis's general complaint about arguments.

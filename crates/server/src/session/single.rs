@@ -105,7 +105,7 @@ impl Session {
     }
 
     /// Answers an error that may repeat the client's bytes, and counts it.
-    fn fail(&mut self, text: &[u8], bench: &Workbench) {
+    pub(crate) fn fail(&mut self, text: &[u8], bench: &Workbench) {
         bench.server.metrics.error(&String::from_utf8_lossy(text));
         self.reply().error_bytes(text);
     }
