@@ -286,3 +286,20 @@ fn a_run_stops_where_too_many_replies_wait_and_says_who_failed() {
     let end = fixture.session.run_held(&["get big"; 20]);
     assert_eq!((end.done, end.stopped), (3, Some(bowline::exec::Stop::Replies)));
 }
+
+#[test]
+fn a_flush_that_follows_other_changes_in_its_record_can_be_replayed() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let clock = HandClock::at(1_700_000_000_000);
+    let store = Store::open(options(directory.path(), &clock)).expect("a new store");
+    let mut session = Session::new(&store);
+    session.run(&["set k 1", "set expires x px 10"]);
+    session.transaction(&["append k 2", "del k", "flushall", "set k new"], &[]);
+    session.run(&["set expires x px 10"]);
+    clock.advance(20);
+    session.run(&["flushall", "set last x"]);
+    drop(session);
+    store.close().expect("a close");
+    let store = Store::open(options(directory.path(), &clock)).expect("the same store");
+    assert_eq!(Session::new(&store).run(&["dbsize", "get last"]), ":1\r\n$1\r\nx\r\n");
+}

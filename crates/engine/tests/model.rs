@@ -25,6 +25,7 @@ enum Step {
     Swap,
     Wait { ms: u64 },
     Transaction { keys: Vec<u8> },
+    FlushInTransaction { key: u8 },
     Reopen,
 }
 
@@ -49,6 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Swap),
         2 => (1u64..200).prop_map(|ms| Step::Wait { ms }),
         1 => proptest::collection::vec(key(), 0..5).prop_map(|keys| Step::Transaction { keys }),
+        1 => key().prop_map(|key| Step::FlushInTransaction { key }),
         1 => Just(Step::Reopen),
     ]
 }
@@ -123,6 +125,10 @@ impl Model {
             }
             Step::Wait { ms } => self.now_ms += ms,
             Step::Transaction { keys } => keys.iter().for_each(|key| self.increment(*key, 1)),
+            Step::FlushInTransaction { key } => {
+                self.entries.clear();
+                self.increment(*key, 1);
+            }
             Step::Reopen => {}
         }
         self.expire();
@@ -168,7 +174,8 @@ fn command(step: &Step) -> Option<String> {
         Step::FlushDatabase => "flushdb".to_owned(),
         Step::FlushAll => "flushall".to_owned(),
         Step::Swap => "swapdb 0 1".to_owned(),
-        Step::Select { .. } | Step::Wait { .. } | Step::Transaction { .. } | Step::Reopen => return None,
+        Step::Select { .. } | Step::Wait { .. } | Step::Reopen => return None,
+        Step::Transaction { .. } | Step::FlushInTransaction { .. } => return None,
     })
 }
 
@@ -215,6 +222,10 @@ proptest! {
                 (Step::Transaction { keys }, _) => {
                     let commands: Vec<String> = keys.iter().map(|key| format!("incr {}", name(*key))).collect();
                     session.transaction(&commands.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+                }
+                (Step::FlushInTransaction { key }, _) => {
+                    let change = format!("incr {}", name(*key));
+                    session.transaction(&[&change, &format!("del {}", name(*key)), "flushall", &change], &[]);
                 }
                 (Step::Reopen, _) => {
                     let database = session.caller.database;

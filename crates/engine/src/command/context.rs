@@ -280,6 +280,9 @@ impl Change<'_, '_, '_> {
 
     /// Empties all databases.
     pub fn flush_all(&mut self) {
+        // Replay may begin with this record: what it changed before the reset would not find its keys then.
+        self.pending.effects.clear();
+        self.pending.touched.clear();
         self.on_many(Effect::Reset);
         self.pending.resets = true;
         self.pending.removed_in = self.hold.keyspace().every_segment();
