@@ -23,7 +23,7 @@ SEQUENCE_STEPS = 200
 TOGETHER_MAX = 12
 CLOSED = b"(closed)\r\n"
 NULLS = (b"$-1\r\n", b"*-1\r\n", b"_\r\n")
-CAME_AND_WENT = "a watched key that was absent and is absent is unchanged here; Redis aborts when it existed in between"
+SAME_ENTRIES = "WATCH goes by the entry here: a key that came and went or an APPEND of nothing is no change; Redis aborts"
 
 Step = tuple[int, list[bytes]]
 
@@ -48,7 +48,7 @@ class Side:
         self.protocol = protocol
         self.connections = [self._connect(), self._connect()]
         # By connection: each watched (database, key) and what our entry of it was then. Kept for kv_server only.
-        self.watched: list[dict[tuple[bytes, bytes], bytes]] = [{}, {}]
+        self.watched: list[dict[tuple[bytes, bytes], list[bytes]]] = [{}, {}]
 
     def _connect(self) -> Connection:
         connection = Connection(self.port)
@@ -83,18 +83,22 @@ class Side:
         connection = self.connections[connection_number]
         database = re.search(rb" db=(\d+)", connection.command("CLIENT", "INFO")).group(1)
         for key in keys:
-            self.watched[connection_number].setdefault((database, key), connection.command("BL.ENTRY", key))
+            self.watched[connection_number].setdefault((database, key), self._entry(connection, key))
 
-    def absent_again(self, connection_number: int) -> bool:
-        """Whether every watched entry is what it was, and one of them nothing: it may have come and gone unseen."""
+    def watches_the_same(self, connection_number: int) -> bool:
+        """Whether something is watched, and all of it is what it was: the same version, value and expiry, or nothing."""
         watched, connection = self.watched[connection_number], self._connect()
         try:
             for (database, key), entry in watched.items():
-                if connection.command("SELECT", database) != b"+OK\r\n" or connection.command("BL.ENTRY", key) != entry:
+                if connection.command("SELECT", database) != b"+OK\r\n" or self._entry(connection, key) != entry:
                     return False
         finally:
             connection.close()
-        return any(entry in NULLS for entry in watched.values())
+        return bool(watched)
+
+    @staticmethod
+    def _entry(connection: Connection, key: bytes) -> list[bytes]:
+        return [connection.command("BL.ENTRY", key), connection.command("GET", key)]
 
     @staticmethod
     def _whole_scan(connection: Connection, request: list[bytes], reply: bytes) -> bytes:
@@ -141,11 +145,11 @@ class Comparison:
                     group.append(arguments)
                     if arguments[0].upper() in (b"SCAN", b"INCRBYFLOAT", b"WATCH"):
                         break
-                absent_again = group[0][0].upper() == b"EXEC" and sides[0].absent_again(number)
+                unchanged = group[0][0].upper() == b"EXEC" and sides[0].watches_the_same(number)
                 ours, theirs = (side.run(number, group) for side in sides)
                 for offset, (arguments, left, right) in enumerate(zip(group, ours, theirs)):
-                    if absent_again and offset == 0 and left.startswith(b"*") and left not in NULLS and right in NULLS:
-                        self.used[CAME_AND_WENT] = self.used.get(CAME_AND_WENT, 0) + 1
+                    if unchanged and offset == 0 and left.startswith(b"*") and left not in NULLS and right in NULLS:
+                        self.used[SAME_ENTRIES] = self.used.get(SAME_ENTRIES, 0) + 1
                         raise differences.Diverged
                     if not self._agree(arguments, left, right, queues, number):
                         return Found(start + offset, arguments, left, right)

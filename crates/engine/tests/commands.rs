@@ -303,3 +303,60 @@ fn a_flush_that_follows_other_changes_in_its_record_can_be_replayed() {
     let store = Store::open(options(directory.path(), &clock)).expect("the same store");
     assert_eq!(Session::new(&store).run(&["dbsize", "get last"]), ":1\r\n$1\r\nx\r\n");
 }
+
+#[test]
+fn a_number_that_append_or_setrange_made_is_a_number() {
+    let mut fixture = fixture();
+    let replies = fixture.session.run(&[
+        "set a -1",
+        "append a 12",
+        "decr a",
+        "set b 10",
+        "setrange b 1 5",
+        "incrby b 5",
+        "append a x",
+        "incr a",
+    ]);
+    let expected = "+OK\r\n:4\r\n:-113\r\n+OK\r\n:2\r\n:20\r\n:5\r\n-ERR value is not an integer or out of range\r\n";
+    assert!(replies.starts_with(expected), "{replies}");
+}
+
+#[test]
+fn the_same_unit_of_time_twice_counts_as_the_last() {
+    let mut fixture = fixture();
+    let replies = fixture.session.run(&[
+        "set k v ex 1 EX 100",
+        "ttl k",
+        "getex k px abc px 50000",
+        "ttl k",
+        "getex k persist persist",
+        "ttl k",
+        "set k v ex 1 px 1",
+        "getex k ex 1 persist",
+        "set k v ex abc ex 0",
+    ]);
+    let expected = "+OK\r\n:100\r\n$1\r\nv\r\n:50\r\n$1\r\nv\r\n:-1\r\n-ERR syntax error\r\n-ERR syntax error\r\n\
+                    -ERR invalid expire time in 'set' command\r\n";
+    assert_eq!(replies, expected);
+}
+
+#[test]
+fn subcommands_and_numbers_are_checked_as_redis_does() {
+    let mut fixture = fixture();
+    for (command, reply) in [
+        ("object frob k", "-ERR unknown subcommand 'frob'. Try OBJECT HELP.\r\n"),
+        ("object freq", "-ERR wrong number of arguments for 'object|freq' command\r\n"),
+        ("memory usage", "-ERR wrong number of arguments for 'memory|usage' command\r\n"),
+        ("memory usage k samples -1", "-ERR syntax error\r\n"),
+        ("memory usage k samples 1 samples x", "-ERR value is not an integer or out of range\r\n"),
+        ("memory usage k samples 0 samples 5", "$-1\r\n"),
+        ("move k 99999999999", "-ERR value is out of range, value must between -2147483648 and 2147483647\r\n"),
+        ("move k 99", "-ERR DB index is out of range\r\n"),
+        ("swapdb 99999999999 0", "-ERR invalid first DB index\r\n"),
+        ("scan +0", "*2\r\n$1\r\n0\r\n*0\r\n"),
+        ("scan -+1", "-ERR invalid cursor\r\n"),
+        ("scan 18446744073709551616", "-ERR invalid cursor\r\n"),
+    ] {
+        assert_eq!(fixture.session.run(&[command]), reply, "{command}");
+    }
+}

@@ -56,6 +56,9 @@ fn text_from_outside_cannot_end_a_line() {
     golden("-ERR unknown command 'a  -ERR b'\r\n", "-ERR unknown command 'a  -ERR b'\r\n", |reply| {
         reply.error("ERR unknown command 'a\r\n-ERR b'");
     });
+    let mut out = Vec::new();
+    Reply::new(&mut out, Protocol::Resp2).error_bytes(b"ERR \xff\r-\n\r\n");
+    assert_eq!(out, b"-ERR \xff -\r\n");
     golden("+a  b\0\r\n", "+a  b\0\r\n", |reply| reply.simple("a\n\rb\0"));
     golden("$4\r\n1\r\n2\r\n", "(1  2\r\n", |reply| reply.big_number("1\r\n2"));
 }

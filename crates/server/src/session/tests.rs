@@ -147,6 +147,37 @@ fn errors_have_the_words_of_redis() {
 }
 
 #[test]
+fn errors_repeat_the_bytes_of_a_client_as_they_came() {
+    let mut talk = talk();
+    let cases: [(&[u8], &[u8]); 3] = [
+        (
+            b"*3\r\n$4\r\nFR\xff\n\r\n$3\r\na\0b\r\n$2\r\n\r\n\r\n",
+            b"-ERR unknown command 'FR\xff ', with args beginning with: 'a' '  ' \r\n",
+        ),
+        (b"*2\r\n$6\r\nCLIENT\r\n$3\r\n\xfe\0x\r\n", b"-ERR unknown subcommand '\xfe'. Try CLIENT HELP.\r\n"),
+        (b"*4\r\n$6\r\nEXPIRE\r\n$1\r\nk\r\n$1\r\n1\r\n$4\r\n\xff\r\r\n\r\n", b"-ERR Unsupported option \xff\r\n"),
+    ];
+    for (request, reply) in cases {
+        talk.send(request);
+        let sent = talk.session.output(bowline::Version::MAX).to_vec();
+        assert_eq!(sent.escape_ascii().to_string(), reply.escape_ascii().to_string());
+        talk.session.sent(sent.len());
+    }
+}
+
+#[test]
+fn a_wrong_subcommand_is_refused_when_it_is_queued() {
+    let mut talk = talk();
+    let reply = talk.ask(b"MULTI\r\nOBJECT FROB k\r\nDEBUG FROB\r\nEXEC\r\n");
+    let refused = "-ERR unknown subcommand 'FROB'. Try OBJECT HELP.\r\n+QUEUED\r\n";
+    assert_eq!(reply, format!("+OK\r\n{refused}-EXECABORT Transaction discarded because of previous errors.\r\n"));
+    let reply = talk.ask(b"MULTI\r\nDEBUG FROB\r\nEXEC\r\n");
+    let refused = "-ERR unknown subcommand or wrong number of arguments for 'FROB'. Try DEBUG HELP.\r\n";
+    assert_eq!(reply, format!("+OK\r\n+QUEUED\r\n*1\r\n{refused}"));
+    assert_eq!(talk.ask(b"MULTI\r\nEXEC x\r\nEXEC\r\n").lines().last(), Some("-ERR EXEC without MULTI"));
+}
+
+#[test]
 fn a_transaction_answers_one_array() {
     let mut talk = talk();
     let asked = b"MULTI\r\nSET a 1\r\nINCR a\r\nEXEC\r\n";
