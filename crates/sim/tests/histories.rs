@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bowline::Error;
@@ -14,6 +14,7 @@ use bowline::log::format::{FRAME_HEADER_BYTES, FileHeader, FileHeaderRead, Frame
 use bowline::log::{Admission, RoomClass};
 use bowline_sim::clock::SimClock;
 use bowline_sim::disk::lying::{Lie, LyingDisk};
+use bowline_sim::disk::meddling::MeddlingDisk;
 use bowline_sim::disk::{CallKind, Failure, SimDisk};
 use bowline_sim::machine::LogMachine;
 use bowline_sim::random::Random;
@@ -82,32 +83,51 @@ fn find(disk: &SimDisk, wanted: &[u8]) -> (PathBuf, usize) {
     found.expect("the bytes are on the disk")
 }
 
-/// History 1: A commit covers every version up to it, whichever thread drew it first. Threads append while the writer
-/// works; each commit is checked against what a power cut at that moment leaves.
+/// History 1: A commit covers every version up to it. A thread draws a version during each write and each sync of the
+/// writer; no commit covers one that a power cut at that moment loses.
 #[test]
-fn a_commit_covers_every_version_that_any_thread_drew_before_it() {
-    let mut machine = new_log();
-    let log = machine.log.clone();
-    let mut moments = Vec::new();
-    let drawn: Vec<Version> = std::thread::scope(|scope| {
-        let append = |thread: u8| {
-            let log = &log;
-            scope.spawn(move || (0..60).map(|_| log.append(NOW_MS, &mut vec![thread; 16])).collect::<Vec<Version>>())
-        };
-        let threads: Vec<_> = (0..4).map(append).collect();
-        while threads.iter().any(|thread| !thread.is_finished()) || machine.log.commit() < machine.log.last_version() {
-            machine.log.request_sync(machine.log.last_version());
+fn a_commit_covers_no_version_that_was_drawn_while_it_was_made() {
+    let disk = SimDisk::default();
+    let meddling = MeddlingDisk::new(&disk);
+    let mut machine = LogMachine::open_through(Arc::new(meddling.clone()), &disk, &clock()).expect("the log opens");
+    let (log, drawn) = (machine.log.clone(), Arc::new(Mutex::new(Vec::new())));
+    let drawn_there = drawn.clone();
+    let in_between = move || drawn_there.lock().unwrap().push(log.append(NOW_MS, &mut b"from another thread".to_vec()));
+    assert!(machine.become_quiet());
+    meddling.set(in_between);
+    for _ in 0..20 {
+        let version = machine.append(b"from this thread");
+        drawn.lock().unwrap().push(version);
+        machine.log.request_sync(version);
+        while machine.log.commit() < version {
             machine.step_writer();
-            moments.push((machine.log.commit(), machine.disk.power_cut(&mut Random::new(1))));
+            let commit = machine.log.commit();
+            let after = open(&disk.power_cut(&mut Random::new(commit.0)));
+            let there: BTreeSet<Version> = after.replayed.iter().map(|(version, _)| *version).collect();
+            let drawn = drawn.lock().unwrap();
+            let missing = drawn.iter().find(|version| **version <= commit && !there.contains(version));
+            assert_eq!(missing, None, "commit {commit} does not cover it");
         }
+    }
+    meddling.stop();
+    assert!(drawn.lock().unwrap().len() >= 3 * 20, "versions were drawn in between");
+}
+
+/// History 1: versions and places have one order, whichever thread drew them.
+#[test]
+fn what_threads_append_at_once_comes_back_in_the_order_of_versions() {
+    let mut machine = new_log();
+    let log = &machine.log;
+    let mut drawn: Vec<Version> = std::thread::scope(|scope| {
+        let append = |thread: u8| move |_| log.append(NOW_MS, &mut vec![thread; 16]);
+        let threads: Vec<_> =
+            (0..4).map(|thread| scope.spawn(move || (0..20).map(append(thread)).collect::<Vec<Version>>())).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("the thread ends")).collect()
     });
-    moments.dedup_by_key(|(commit, _)| *commit);
-    for (commit, image) in moments {
-        let after = open(&image);
-        let there: BTreeSet<Version> = after.replayed.iter().map(|(version, _)| *version).collect();
-        let missing = drawn.iter().find(|version| **version <= commit && !there.contains(version));
-        assert_eq!(missing, None, "commit {commit} does not cover it");
+    drawn.sort_unstable();
+    assert!(machine.commit_up_to(drawn[drawn.len() - 1]));
+    for after in after_power_cuts(&machine.disk).take(20) {
+        assert_eq!(after.replayed.iter().map(|(version, _)| *version).collect::<Vec<Version>>(), drawn);
     }
 }
 

@@ -16,6 +16,7 @@
 mod bytes;
 mod faults;
 pub mod lying;
+pub mod meddling;
 mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
