@@ -360,3 +360,10 @@ fn subcommands_and_numbers_are_checked_as_redis_does() {
         assert_eq!(fixture.session.run(&[command]), reply, "{command}");
     }
 }
+
+#[test]
+fn a_transaction_is_not_refused_for_a_setrange_that_cannot_be() {
+    let mut fixture = fixture();
+    let replies = fixture.session.transaction(&["copy a b", "setrange c 600000000 x", "copy a d"], &[]);
+    assert_eq!(replies, "*3\r\n:0\r\n-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n:0\r\n");
+}

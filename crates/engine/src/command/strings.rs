@@ -235,9 +235,15 @@ fn getdel(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>
     Ok(())
 }
 
-/// The time that GETEX is to set, and whether it is to take the expiry away.
-fn getex_options(args: Args<'_>) -> Result<(Option<(TimeKind, &[u8])>, bool), CommandError> {
-    let (mut timed, mut persist) = (None::<(TimeKind, &[u8])>, false);
+/// GETEX's options: the time to set, and whether to take the expiry away.
+#[derive(Default)]
+struct GetexOptions<'a> {
+    timed: Option<(TimeKind, &'a [u8])>,
+    persist: bool,
+}
+
+fn getex_options(args: Args<'_>) -> Result<GetexOptions<'_>, CommandError> {
+    let GetexOptions { mut timed, mut persist } = GetexOptions::default();
     let mut words = args.from(2).iter();
     while let Some(word) = words.next() {
         if is_word(word, "persist") && timed.is_none() {
@@ -251,12 +257,12 @@ fn getex_options(args: Args<'_>) -> Result<(Option<(TimeKind, &[u8])>, bool), Co
             return Err(CommandError::Syntax);
         }
     }
-    Ok((timed, persist))
+    Ok(GetexOptions { timed, persist })
 }
 
 fn getex(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let (key, now_ms) = (args.at(1), change.now_ms());
-    let (timed, persist) = getex_options(args)?;
+    let GetexOptions { timed, persist } = getex_options(args)?;
     let Some(entry) = change.find(key) else {
         reply.null();
         return Ok(());

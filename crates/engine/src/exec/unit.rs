@@ -308,7 +308,8 @@ fn room_under_hold(hold: &Hold<'_>, request: &Request<'_>, unit: &[Planned]) -> 
     let longest = entries(hold, request, unit).map(|entry| entry.value().len()).max().unwrap_or(0);
     let reached = unit.iter().filter(|planned| planned.command.info.name == "setrange").map(|planned| {
         let offset = parse_canonical(planned.args(request.buffer, request.ranges).at(2)).unwrap_or(0);
-        usize::try_from(offset).unwrap_or(0).min(VALUE_BYTES_MAX)
+        // Beyond the longest value there can be it will be refused, and makes nothing.
+        usize::try_from(offset).ok().filter(|offset| *offset <= VALUE_BYTES_MAX).unwrap_or(0)
     });
     let longest = longest.max(reached.max().unwrap_or(0));
     base.saturating_add(copies.saturating_mul(longest + base + KEY_OVERHEAD))
