@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from compat import differences  # noqa: E402
-from compat.commands import KEYS, Generator  # noqa: E402
+from compat.commands import INTEGERS, KEYS, NO_INTEGERS, TEXTS, Generator  # noqa: E402
 from wire import Connection, encode, parse  # noqa: E402
 
 SEQUENCE_STEPS = 200
@@ -205,7 +205,8 @@ def settled(steps: list[Step]) -> list[Step]:
     result = []
     for connection, arguments in steps:
         if arguments[0].upper() in (b"DBSIZE", b"RANDOMKEY"):
-            result.append((connection, [b"EXISTS", *KEYS]))
+            # A bent command may have any of the others as its key.
+            result.append((connection, [b"EXISTS", *KEYS, *TEXTS, *INTEGERS, *NO_INTEGERS]))
         result.append((connection, arguments))
     return result
 
