@@ -8,8 +8,8 @@
 //!
 //! A loop writes only its own counters, with plain loads and stores: nothing is shared on the way of a request. Time is
 //! taken once before and once after a batch of pipelined commands; each command of the batch counts an equal part, so
-//! the sums are exact. A histogram gets one sample for the neighbours of a batch that are the same command: what one of
-//! them took in the company it came in. Unpipelined, that is every call.
+//! the sums are exact, and every call of a batch stands in its command's histogram with what it took in the company it came
+//! in.
 //!
 //! Not here: what the log and the keyspace count (the engine's statistics), slow commands one by one (`slowlog`).
 
@@ -55,6 +55,8 @@ pub struct LoopMetrics {
     hits: AtomicU64,
     /// Lookups that did not.
     misses: AtomicU64,
+    /// Errors that the server answered by itself.
+    errors: AtomicU64,
     commands: Box<[CommandMetrics]>,
     latencies: Latencies,
 }
@@ -69,6 +71,7 @@ impl LoopMetrics {
             requests: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
             commands: (0..commands).map(|_| CommandMetrics::default()).collect(),
             latencies,
         }
@@ -98,8 +101,8 @@ impl LoopMetrics {
         bump(&self.batches, 1);
     }
 
-    /// `calls` calls of the command at `index` of the table took `nanoseconds` together; with `track` the
-    /// histogram gets a sample.
+    /// `calls` calls of the command at `index` of the table took `nanoseconds` together; with `track` they are also counted
+    /// in its histogram.
     #[inline]
     pub fn ran(&self, index: u16, calls: u64, nanoseconds: u64, track: bool) {
         bump(&self.requests, calls);
@@ -107,7 +110,7 @@ impl LoopMetrics {
         bump(&command.calls, calls);
         bump(&command.nanoseconds, nanoseconds);
         if track && let Some(latency) = self.latencies.get(usize::from(index)) {
-            latency.get_or_init(Histogram::new).record(nanoseconds / calls.max(1));
+            latency.get_or_init(Histogram::new).record_many(nanoseconds / calls.max(1), calls);
         }
     }
 
@@ -118,11 +121,21 @@ impl LoopMetrics {
         }
     }
 
-    /// A call of the command answered an error.
-    pub fn failed(&self, index: u16) {
+    /// `calls` calls of the command answered an error.
+    pub fn failed(&self, index: u16, calls: u64) {
         if let Some(command) = self.commands.get(usize::from(index)) {
-            bump(&command.failed, 1);
+            bump(&command.failed, calls);
         }
+    }
+
+    /// The server answered an error by itself, not the engine.
+    pub fn answered_error(&self) {
+        bump(&self.errors, 1);
+    }
+
+    /// How often that was.
+    pub fn errors(&self) -> u64 {
+        self.errors.load(Relaxed)
     }
 }
 
@@ -221,13 +234,17 @@ impl Metrics {
 
     /// Counts an error reply by its code, the first word of its text.
     pub fn error(&self, text: &str) {
-        let code = text.split([' ', '\r', '\n']).next().unwrap_or_default();
+        self.errors_of(text.split([' ', '\r', '\n']).next().unwrap_or_default(), 1);
+    }
+
+    /// Counts `times` error replies of a code.
+    pub fn errors_of(&self, code: &str, times: u64) {
         let mut errors = self.errors.lock();
         if let Some(count) = errors.get_mut(code) {
-            *count += 1;
+            *count += times;
         } else {
             let code = if errors.len() < ERROR_CODES_MAX { code } else { "OTHER" };
-            *errors.entry(code.to_owned()).or_default() += 1;
+            *errors.entry(code.to_owned()).or_default() += times;
         }
     }
 

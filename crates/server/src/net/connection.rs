@@ -131,6 +131,7 @@ impl Connection {
             Ok(0) => Err(ErrorKind::WriteZero.into()),
             Ok(written) => {
                 self.session.sent(written);
+                self.active_ms = bench.now_ms;
                 bench.metrics.sent(written);
                 self.blocked = written < offered;
                 Ok(())

@@ -27,6 +27,7 @@ use super::waiting::Waiting;
 use crate::session::clients::Introduction;
 use crate::session::limits::{
     ACCEPT_REST_MS, AUTHENTICATION_SECONDS_MAX, LAST_REPLY_SECONDS_MAX, READ_BYTES, SHUTDOWN_SECONDS_MAX,
+    UNREAD_SECONDS_MAX,
 };
 use crate::session::{Session, Waits, Workbench};
 use crate::state::Server;
@@ -381,28 +382,38 @@ impl EventLoop {
     }
 
     fn close_timed_out(&mut self) {
-        let settings = self.bench.settings();
-        let now_ms = self.bench.now_ms;
-        let (idle_ms, password) = (u64::from(settings.timeout) * 1000, !settings.requirepass.is_empty());
-        let overdue = |connection: &Connection| {
-            let idle = idle_ms > 0 && now_ms.saturating_sub(connection.active_ms) > idle_ms;
-            let age_ms = now_ms.saturating_sub(connection.session.client.since_ms);
-            let stranger = password && !connection.session.authenticated && age_ms > AUTHENTICATION_SECONDS_MAX * 1000;
-            let quiet_ms = now_ms.saturating_sub(connection.active_ms);
-            let stuck = connection.session.is_closing() && quiet_ms > LAST_REPLY_SECONDS_MAX * 1000;
-            // Who waits for us is not idle.
-            let ours = connection.session.waits() != Waits::No || connection.queued_for.is_some();
-            ((idle || stuck) && !ours) || stranger
-        };
         for slot in 0..self.connections.len() {
             let place = self.connections.get(slot).and_then(|place| place.as_deref());
             if let Some(connection) = place {
                 connection.session.publish();
-                if overdue(connection) {
+                if self.is_overdue(connection) {
                     self.close(slot);
                 }
             }
         }
+    }
+
+    fn is_overdue(&self, connection: &Connection) -> bool {
+        let Connection { session, active_ms, .. } = connection;
+        let (settings, now_ms) = (self.bench.settings(), self.bench.now_ms);
+        let quiet_ms = now_ms.saturating_sub(*active_ms);
+        let age_ms = now_ms.saturating_sub(session.client.since_ms);
+        if !session.is_authenticated(&settings) && age_ms > AUTHENTICATION_SECONDS_MAX * 1000 {
+            return true;
+        }
+        // Who waits for us is not idle.
+        if session.waits() != Waits::No || connection.queued_for.is_some() {
+            return false;
+        }
+        let unread = session.is_over_reply_limit(&self.bench) && quiet_ms > UNREAD_SECONDS_MAX * 1000;
+        if unread {
+            self.bench.server.metrics.output_limit_closes.fetch_add(1, Relaxed);
+            let (client, unread) = (session.client.id, session.output_bytes());
+            tracing::warn!(client, unread, "closes a connection that does not read its replies");
+        }
+        let idle = settings.timeout > 0 && quiet_ms > u64::from(settings.timeout) * 1000;
+        let stuck = session.is_closing() && quiet_ms > LAST_REPLY_SECONDS_MAX * 1000;
+        unread || idle || stuck
     }
 
     fn begin_shutdown(&mut self) {

@@ -11,12 +11,13 @@ pub const BATCH_REQUESTS_MAX: usize = 32;
 /// closed: the wait is ours, not the client's.
 pub const HELD_BYTES_MAX: usize = 4 << 20;
 
-/// Reply bytes that one turn may make before they are offered to the socket. The rest of the input waits for the next turn.
+/// Reply bytes that one turn may make before they are offered to the socket, and one reply more: a batch stops between two
+/// requests there, and the rest of the input waits for the next turn.
 pub const YIELD_BYTES: usize = 1 << 20;
 
-/// Reply bytes of one batch above which the next requests run one by one and not in batches, so that the next limits are met
-/// between two requests and not after 32 large ones.
-pub const SINGLE_STEP_BYTES: usize = 256 << 10;
+/// Seconds without a byte taken after which a client is closed that has more unread replies than `max_reply_bytes`. No
+/// request of it runs meanwhile, so it cannot grow; who reads, however slowly, gets all that was asked for.
+pub const UNREAD_SECONDS_MAX: u64 = 10;
 
 /// Bytes read from a socket at once into the loop's own buffer; what a connection may have executed per turn, so that
 /// none starves the others.

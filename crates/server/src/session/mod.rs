@@ -89,8 +89,6 @@ pub struct Session {
     closing: bool,
     transaction: Option<Box<Transaction>>,
     watched: Vec<Watched>,
-    /// The last batch made large replies: run one request at a time, so that limits are met between them.
-    single_steps: bool,
     /// The input ends in a request of which bytes are missing, and holds nothing before it.
     pub(crate) incomplete: bool,
 }
@@ -115,7 +113,6 @@ impl Session {
             closing: false,
             transaction: None,
             watched: Vec::new(),
-            single_steps: false,
             incomplete: false,
         }
     }
@@ -211,11 +208,17 @@ impl Session {
         !self.closing && self.may_run(bench)
     }
 
-    /// Whether requests may run: nothing awaited, and not too many replies held for a commit.
+    /// Whether requests may run: nothing awaited, not too many replies unread or held for a commit.
     fn may_run(&mut self, bench: &Workbench) -> bool {
         self.waits == Waits::No
+            && !self.is_over_reply_limit(bench)
             && (self.replies.len() < HELD_BYTES_MAX
                 || self.held_bytes(bench.server.store.log().commit()) < HELD_BYTES_MAX)
+    }
+
+    /// Whether there are more reply bytes than the settings allow. The session runs nothing until the client has taken some.
+    pub fn is_over_reply_limit(&self, bench: &Workbench) -> bool {
+        self.replies.len() > bench.reply_bytes_max
     }
 
     /// Reply bytes that wait for a commit.

@@ -56,7 +56,13 @@ impl Session {
         let began = Instant::now();
         match entry.target {
             Target::Data(command) => self.run_data(args, command, bench),
-            Target::Server(row) => self.run_server(args, row, bench),
+            Target::Server(row) => {
+                let errors = bench.metrics.errors();
+                self.run_server(args, row, bench);
+                if bench.metrics.errors() != errors {
+                    bench.metrics.failed(entry.index, 1);
+                }
+            }
         }
         if self.waits != Waits::No {
             return false;
@@ -106,7 +112,7 @@ impl Session {
 
     /// Answers an error that may repeat the client's bytes, and counts it.
     pub(crate) fn fail(&mut self, text: &[u8], bench: &Workbench) {
-        bench.server.metrics.error(&String::from_utf8_lossy(text));
+        bench.count_error(&String::from_utf8_lossy(text));
         self.reply().error_bytes(text);
     }
 
@@ -129,6 +135,7 @@ impl Session {
         let (bytes, ranges) = contiguous(args);
         let planned = [Planned { command, first_range: 0, ranges: ranges.len() as u32 }];
         let end = bench.executor.run(&caller, &bytes, &ranges, &planned, &mut self.replies);
+        assert_ne!(end.stopped, Some(Stop::Replies), "a request begins within the limit of replies only");
         if let Some(Stop::Room) = end.stopped {
             self.waits = Waits::Room;
         }

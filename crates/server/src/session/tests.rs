@@ -202,6 +202,58 @@ fn a_refused_command_spoils_the_transaction() {
 }
 
 #[test]
+fn select_in_a_transaction_counts_for_what_follows_it_and_stays() {
+    let mut talk = talk();
+    let asked = b"SET k zero\r\nMULTI\r\nGET k\r\nSELECT 3\r\nSET k three\r\nGET k\r\nSELECT 0\r\nGET k\r\nSELECT 3\r\nEXEC\r\n";
+    let reply = talk.ask(asked);
+    let array = "*7\r\n$4\r\nzero\r\n+OK\r\n+OK\r\n$5\r\nthree\r\n+OK\r\n$4\r\nzero\r\n+OK\r\n";
+    assert!(reply.ends_with(array), "{reply}");
+    assert_eq!(talk.ask(b"GET k\r\nSELECT 0\r\nGET k\r\n"), "$5\r\nthree\r\n+OK\r\n$4\r\nzero\r\n");
+}
+
+#[test]
+fn select_in_a_transaction_that_does_not_run_selects_nothing() {
+    let mut talk = talk();
+    talk.ask(b"MULTI\r\nSELECT 3\r\nSET k v\r\nDISCARD\r\nSET k zero\r\n");
+    assert_eq!(talk.ask(b"GET k\r\n"), "$4\r\nzero\r\n");
+    talk.ask(b"WATCH k\r\nSET k new\r\nMULTI\r\nSELECT 3\r\nSET k v\r\n");
+    assert_eq!(talk.ask(b"EXEC\r\nGET k\r\n"), "*-1\r\n$3\r\nnew\r\n");
+    talk.ask(b"MULTI\r\nSELECT 3\r\nGET\r\n");
+    assert!(talk.ask(b"EXEC\r\n").starts_with("-EXECABORT"));
+    assert_eq!(talk.ask(b"GET k\r\n"), "$3\r\nnew\r\n");
+}
+
+#[test]
+fn select_of_no_database_in_a_transaction_fails_in_its_place() {
+    let mut talk = talk();
+    let reply = talk.ask(b"MULTI\r\nSELECT 99\r\nSET k v\r\nEXEC\r\nGET k\r\n");
+    assert!(reply.ends_with("*2\r\n-ERR DB index is out of range\r\n+OK\r\n$1\r\nv\r\n"), "{reply}");
+}
+
+#[test]
+fn errors_of_either_kind_of_command_are_counted_by_code_and_command() {
+    let mut talk = talk();
+    talk.ask(b"SET k word\r\nINCR k\r\nINCR k\r\nGET k\r\nINCR k\r\nSELECT 99\r\nGET\r\n");
+    talk.ask(b"MULTI\r\nINCR k\r\nEXEC\r\n");
+    talk.bench.count_lookups();
+    let metrics = &talk.bench.server.metrics;
+    assert_eq!(metrics.errors().get("ERR"), Some(&6));
+    let totals = |name: &str| metrics.command(crate::commands::table::lookup(name.as_bytes()).unwrap().index);
+    assert_eq!((totals("incr").calls, totals("incr").failed), (4, 4));
+    assert_eq!((totals("select").calls, totals("select").failed), (1, 1));
+    assert_eq!((totals("get").calls, totals("get").failed, totals("get").rejected), (1, 0, 1));
+    assert_eq!(totals("exec").failed, 0);
+}
+
+#[test]
+fn a_latency_histogram_has_every_call_of_a_batch() {
+    let mut talk = talk();
+    talk.ask(&b"GET k\r\n".repeat(70));
+    let get = crate::commands::table::lookup(b"get").unwrap().index;
+    assert_eq!(talk.bench.server.metrics.latency(get).unwrap().count, 70);
+}
+
+#[test]
 fn a_changed_watched_key_makes_exec_answer_nil() {
     let mut talk = talk();
     assert_eq!(
@@ -315,16 +367,26 @@ fn held_replies_are_bounded_and_the_session_reads_on_after_the_commit() {
 }
 
 #[test]
-fn a_client_that_reads_no_replies_is_closed_at_the_limit() {
+fn unread_replies_stop_a_session_even_inside_a_batch_and_it_goes_on_when_some_are_taken() {
+    const LIMIT: usize = 64 << 10;
     let mut talk = talk_with(Dialect::Resp, &[("max_reply_bytes", "64kb")], |_| {});
-    let mut sets = Vec::new();
-    bowline_resp::encode_request(&mut sets, &[b"SET".to_vec(), b"k".to_vec(), vec![b'v'; 20_000]]);
-    talk.ask(&sets);
-    for _ in 0..10 {
-        talk.send(b"GET k\r\n");
+    let value = vec![b'v'; 20_000];
+    let mut set = Vec::new();
+    bowline_resp::encode_request(&mut set, &[b"SET".as_slice(), b"k", &value]);
+    talk.ask(&set);
+    let (mut got, mut most) = (String::new(), 0);
+    talk.send(&b"GET k\r\n".repeat(32));
+    while talk.session.has_input() || talk.session.output_bytes() > 0 {
+        most = most.max(talk.session.output_bytes());
+        if talk.session.output_bytes() > LIMIT {
+            assert!(!talk.session.wants_input(&talk.bench));
+        }
+        got += &talk.take();
+        talk.session.resume(&mut talk.bench);
     }
-    assert!(talk.session.is_closing());
-    assert_eq!(talk.session.output_bytes(), 0);
+    assert!(most > LIMIT && most <= LIMIT + value.len() + 20, "{most}");
+    assert_eq!(got, format!("$20000\r\n{}\r\n", "v".repeat(20_000)).repeat(32));
+    assert!(!talk.session.is_closing());
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! Data commands run in the engine as one unit: one moment, one record of the log, one array as the reply. Server
 //! commands among them (PING, CONFIG GET, ...) run right after the unit; their replies are put where they belong in the
-//! array. SELECT of another database is refused in between, because the unit belongs to one database.
+//! array. SELECT among them says in which database the data commands after it run; it takes hold of the connection when its
+//! own turn in the array comes, so a transaction that does not run selects nothing.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -97,24 +98,17 @@ impl Session {
     pub(super) fn queue(&mut self, args: Args<'_>, entry: &'static Entry, bench: &Workbench) -> bool {
         let bytes: usize = args.iter().map(<[u8]>::len).sum();
         let Some(transaction) = &mut self.transaction else { return true };
-        let databases = bench.settings.databases;
-        let elsewhere =
-            |index: i64| u32::try_from(index).is_ok_and(|index| index != self.database && index < databases);
-        let refusal = if entry.info.name == "select" && bowline_resp::parse_integer(args.at(1)).is_some_and(elsewhere) {
-            Some("ERR SELECT of another database inside MULTI is not supported: select it before MULTI")
-        } else if transaction.bytes + bytes > QUEUE_BYTES_MAX || !transaction.push(args, entry) {
-            Some("ERR the transaction is too large: queue fewer or smaller commands")
-        } else {
+        let fits = transaction.bytes + bytes <= QUEUE_BYTES_MAX && transaction.push(args, entry);
+        if fits {
             transaction.bytes += bytes;
-            None
-        };
-        self.client.queued.store(transaction.order.len() as i64, Relaxed);
-        match refusal {
-            Some(text) => {
-                self.spoil_transaction();
-                bench.failed(self, text);
+            if let Some(database) = selected(args, entry, bench) {
+                transaction.data.select(database, self.database);
             }
-            None => self.reply().simple("QUEUED"),
+            self.client.queued.store(transaction.order.len() as i64, Relaxed);
+            self.reply().simple("QUEUED");
+        } else {
+            self.spoil_transaction();
+            bench.failed(self, "ERR the transaction is too large: queue fewer or smaller commands");
         }
         true
     }
@@ -183,6 +177,12 @@ impl Session {
             self.replies.depend_on(start, version);
         }
     }
+}
+
+/// The database that a queued SELECT will choose; `None` for other commands and for one that will answer an error.
+fn selected(args: Args<'_>, entry: &Entry, bench: &Workbench) -> Option<u32> {
+    let index = bowline_resp::parse_integer(args.at(1)).filter(|_| entry.info.name == "select")?;
+    u32::try_from(index).ok().filter(|index| *index < bench.settings.databases)
 }
 
 impl Transaction {

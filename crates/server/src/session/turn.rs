@@ -5,7 +5,7 @@ use std::time::Instant;
 use bowline::exec::{Planned, RunEnd, Stop};
 use bowline_resp::{ArgRange, Args, Decoded, ProtocolError, RequestDecoder};
 
-use super::limits::{BATCH_REQUESTS_MAX, SINGLE_STEP_BYTES, YIELD_BYTES};
+use super::limits::{BATCH_REQUESTS_MAX, YIELD_BYTES};
 use super::workbench::Batch;
 use super::{ReplyMode, Session, Waits, Workbench};
 use crate::commands::table::{self, Entry, Target};
@@ -29,9 +29,6 @@ enum Then {
 impl Session {
     /// Runs the requests of `buffer` from `start` on; returns where the first one begins that did not run.
     pub(super) fn run(&mut self, buffer: &[u8], start: usize, bench: &mut Workbench) -> usize {
-        if self.is_over_reply_limit(bench) {
-            return start;
-        }
         if self.dialect == Dialect::Text {
             return self.run_lines(buffer, start, bench);
         }
@@ -52,10 +49,10 @@ impl Session {
         ranges: &mut Vec<ArgRange>,
         batch: &mut Batch,
     ) -> usize {
-        let output_before = self.replies.len();
+        let yield_at = bench.reply_bytes_max.min(self.replies.len().saturating_add(YIELD_BYTES));
+        bench.executor.set_reply_bytes_max(yield_at);
         self.incomplete = false;
-        while !self.closing && self.may_run(bench) && self.replies.len() < output_before + YIELD_BYTES {
-            let written = self.replies.len();
+        while self.may_go_on(yield_at, bench) {
             let (gathered_to, then) = self.gather(buffer, start, bench, ranges, batch);
             if !batch.planned.is_empty() {
                 let done = self.run_batch(buffer, bench, ranges, batch);
@@ -65,14 +62,13 @@ impl Session {
                 }
             }
             start = gathered_to;
-            self.single_steps = self.replies.len() - written > SINGLE_STEP_BYTES;
             match then {
                 Then::More => {}
                 Then::Incomplete => {
                     self.incomplete = true;
                     return start;
                 }
-                Then::Single { .. } | Then::Inline { .. } if !self.may_run(bench) => return start,
+                Then::Single { .. } | Then::Inline { .. } if !self.may_go_on(yield_at, bench) => return start,
                 Then::Single { entry, first, end } => {
                     let args = Args::new(buffer, ranges.get(first..).unwrap_or_default());
                     if !self.single(args, entry, bench) {
@@ -95,6 +91,11 @@ impl Session {
         start
     }
 
+    /// Whether this turn runs another request: it may, and has not made `yield_at` bytes of replies yet.
+    fn may_go_on(&mut self, yield_at: usize, bench: &Workbench) -> bool {
+        !self.closing && self.replies.len() <= yield_at && self.may_run(bench)
+    }
+
     /// Decodes requests from `start` on into `batch`, up to the first that is not an ordinary data command.
     fn gather(
         &mut self,
@@ -112,9 +113,8 @@ impl Session {
             && self.transaction.is_none()
             && self.reply_mode == ReplyMode::On
             && bench.server.paused(bench.now_ms).is_none();
-        let most = if self.single_steps { 1 } else { BATCH_REQUESTS_MAX };
         let mut end = start;
-        while batch.planned.len() < most {
+        while batch.planned.len() < BATCH_REQUESTS_MAX {
             let first = ranges.len();
             match self.decoder.decode(buffer, end, &limits, ranges) {
                 Ok(Decoded::Request { end: next }) => {
@@ -138,14 +138,17 @@ impl Session {
         (end, Then::More)
     }
 
-    /// Runs a batch as far as the log has room; returns how many commands ran.
+    /// Runs a batch as far as the log has room and the replies stay within bounds; returns how many commands ran.
     fn run_batch(&mut self, buffer: &[u8], bench: &mut Workbench, ranges: &[ArgRange], batch: &Batch) -> usize {
         let began = Instant::now();
         let caller = self.caller(bench);
         let RunEnd { done, stopped } = bench.executor.run(&caller, buffer, ranges, &batch.planned, &mut self.replies);
-        if let Some(Stop::Room) = stopped {
-            self.waits = Waits::Room;
+        match stopped {
+            Some(Stop::Room) => self.waits = Waits::Room,
+            // The turn is over: what there is is sent, then the rest is decoded again.
+            Some(Stop::Replies) | None => {}
         }
+        bench.count_failures();
         bench.count_batch(batch, done, began, self, || {
             let first = batch.planned.first().map_or(0, |planned| planned.ranges as usize);
             shorten(Args::new(buffer, ranges.get(..first).unwrap_or_default()).iter(), done.saturating_sub(1))
@@ -174,22 +177,6 @@ impl Session {
         tracing::debug!(client = self.client.id, %error, "protocol error");
         bench.failed(self, &format!("ERR {error}"));
         self.close_after_replies();
-    }
-
-    /// Closes a session whose client does not take its replies. Replies held for a commit are not its fault.
-    fn is_over_reply_limit(&mut self, bench: &Workbench) -> bool {
-        let limit = bench.settings.reply_bytes_limit();
-        if self.replies.len() as u64 <= limit {
-            return false;
-        }
-        let unsent = self.replies.len() - self.held_bytes(bench.server.store.log().commit());
-        if unsent as u64 <= limit {
-            return false;
-        }
-        bench.server.metrics.output_limit_closes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        tracing::warn!(client = self.client.id, unsent, limit, "closes a connection that does not read its replies");
-        self.abandon();
-        true
     }
 }
 

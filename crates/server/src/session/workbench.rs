@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bowline::Durability;
-use bowline::exec::{Executor, Planned};
+use bowline::exec::{Executor, Failure, Planned};
 use bowline_resp::{ArgRange, Args, RequestLimits};
 
 use super::Session;
 use super::limits::{ARGS_MAX, INLINE_BYTES_MAX};
-use crate::commands::table::Entry;
+use crate::commands::table::{self, Entry};
 use crate::metrics::LoopMetrics;
 use crate::metrics::slowlog::{Slow, shorten};
 use crate::run::level;
@@ -32,6 +32,8 @@ pub struct Workbench {
     pub(crate) limits: RequestLimits,
     pub(super) ranges: Vec<ArgRange>,
     pub(super) batch: Batch,
+    /// Reply bytes of a session above which it runs nothing.
+    pub(super) reply_bytes_max: usize,
     slow_nanoseconds: u64,
     track_latency: bool,
 }
@@ -68,6 +70,7 @@ impl Workbench {
             limits: RequestLimits::default(),
             ranges: Vec::new(),
             batch: Batch::default(),
+            reply_bytes_max: usize::MAX,
             slow_nanoseconds: u64::MAX,
             track_latency: true,
             settings,
@@ -103,6 +106,7 @@ impl Workbench {
             inline_bytes_max: INLINE_BYTES_MAX,
             authenticated: true,
         };
+        self.reply_bytes_max = usize::try_from(settings.reply_bytes_limit()).unwrap_or(usize::MAX);
         let microseconds = settings.slowlog_log_slower_than;
         self.slow_nanoseconds = u64::try_from(microseconds).map_or(u64::MAX, |slow| slow.saturating_mul(1000));
         self.track_latency = settings.latency_tracking;
@@ -114,11 +118,38 @@ impl Workbench {
         if hits + misses > 0 {
             self.metrics.looked_up(hits, misses);
         }
+        self.count_failures();
+    }
+
+    /// Takes over which data commands answered an error. After every batch, as the executor keeps a bounded number.
+    #[inline]
+    pub(super) fn count_failures(&mut self) {
+        let failures = self.executor.take_failures();
+        if !failures.is_empty() {
+            self.count_errors(&failures);
+        }
+    }
+
+    #[cold]
+    fn count_errors(&self, failures: &[Failure]) {
+        for alike in failures.chunk_by(|one, next| one.code == next.code && std::ptr::eq(one.command, next.command)) {
+            let [Failure { command, code }, ..] = alike else { continue };
+            self.server.metrics.errors_of(&code_text(code), alike.len() as u64);
+            if let Some(entry) = table::lookup(command.info.name.as_bytes()) {
+                self.metrics.failed(entry.index, alike.len() as u64);
+            }
+        }
+    }
+
+    /// Counts an error that the server answers by itself, with whatever text.
+    pub(super) fn count_error(&self, text: &str) {
+        self.metrics.answered_error();
+        self.server.metrics.error(text);
     }
 
     /// Answers an error on a session and counts it.
     pub fn failed(&self, session: &mut Session, text: &str) {
-        self.server.metrics.error(text);
+        self.count_error(text);
         session.reply().error(text);
     }
 
@@ -180,4 +211,10 @@ impl Workbench {
         };
         self.server.slowlog.add(slow, self.settings.slowlog_max_len);
     }
+}
+
+/// An error's code without the zeros that fill it up.
+fn code_text(code: &[u8]) -> String {
+    let len = code.iter().position(|byte| *byte == 0).unwrap_or(code.len());
+    String::from_utf8_lossy(code.get(..len).unwrap_or(code)).into_owned()
 }
