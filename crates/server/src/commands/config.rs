@@ -60,10 +60,14 @@ fn get(call: &mut Call<'_>) {
 }
 
 fn set(call: &mut Call<'_>) {
-    let Some(words) = texts(call, 2) else { return call.syntax_error() };
-    if !words.len().is_multiple_of(2) {
+    if !call.args.len().is_multiple_of(2) {
         return call.syntax_error();
     }
+    let nameless = |at: &usize| !call.args.at(*at).iter().all(u8::is_ascii_graphic);
+    if let Some(index) = (2..call.args.len()).step_by(2).find(nameless) {
+        return call.error_about("ERR Unknown option or number of arguments for CONFIG SET - '", index, "'");
+    }
+    let Some(words) = texts(call, 2) else { return call.syntax_error() };
     let pairs: Vec<(&str, &str)> =
         words.chunks_exact(2).filter_map(|pair| Some((pair.first()?.as_str(), pair.last()?.as_str()))).collect();
     match call.bench.server.settings.set(&pairs) {
