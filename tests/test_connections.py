@@ -1,9 +1,11 @@
 """Connections: many, slow, hostile, unauthenticated, over TCP and UNIX sockets."""
 
 import os
+import random
 import resource
 import socket
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
@@ -58,6 +60,25 @@ def test_one_connection_too_many_is_told_so(make_node):
     assert closed_by_server(refused) == b"-ERR max number of clients reached\r\n"
     kept.pop().close()
     nodes.until(lambda: nodes.Node._answers(node), "a place that became free")
+
+
+def test_pipelines_that_read_what_others_write_are_all_answered(server):
+    """Replies are held for commits of other connections: whatever moment a commit comes at, none may be forgotten."""
+
+    def work(number: int):
+        rng = random.Random(number)
+        with Connection(server.port) as connection:
+            for turn in range(1500):
+                keys = [f"hot:{rng.randrange(20)}" for _ in range(4)]
+                connection.socket.sendall(b"".join(
+                    encode("SET", key, turn) if rng.random() < 0.2 else encode("GET", key) for key in keys
+                ))
+                for _ in keys:
+                    connection.reply()
+            return number
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(work, range(6))) == list(range(6))
 
 
 def test_a_client_that_never_reads_is_closed_and_others_go_on(make_node):
