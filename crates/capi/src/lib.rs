@@ -239,7 +239,7 @@ pub unsafe extern "C" fn kv_save(store_pointer: *mut kv_store, directory: *const
         // SAFETY: as promised by the caller.
         let (from, directory) = unsafe { (store(store_pointer)?, path(directory)?) };
         let to = text(Store::open(Options::new(&directory)))?;
-        if !to.is_empty() {
+        if !text(to.is_empty())? {
             return Err(format!("{} holds a store already: choose another directory", directory.display()));
         }
         copy_entries(from, &to)?;
@@ -284,9 +284,8 @@ pub unsafe extern "C" fn kv_foreach(
         for entry in store.iter() {
             let (key, info) = text(entry)?;
             // SAFETY: the pointers are valid during the call; the rest is the visitor's promise.
-            let stop = unsafe {
-                visit(key.as_ptr().cast(), key.len(), info.value.as_ptr().cast(), info.value.len(), context)
-            };
+            let stop =
+                unsafe { visit(key.as_ptr().cast(), key.len(), info.value.as_ptr().cast(), info.value.len(), context) };
             if stop != 0 {
                 break;
             }

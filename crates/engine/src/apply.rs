@@ -6,7 +6,7 @@
 use crate::effect::Effect;
 use crate::keyspace::entry::{Entry, EntryRef};
 use crate::keyspace::{DatabaseId, DatabaseTable, DoesNotFit, Hold, Put};
-use crate::limits::FREE_LATER_BYTES;
+use crate::limits::{DATABASES_MAX, FREE_LATER_BYTES, VALUE_BYTES_MAX};
 use crate::version::Version;
 
 /// Memory that an effect made free and that takes long to give back: drop it without holding a lock.
@@ -54,12 +54,14 @@ pub(crate) fn apply_to_key(
         Effect::Append { database, key, bytes } => {
             let table = hold.table_mut(segment, database).0;
             let offset = table.find(hash, key).map_or(0, |found| found.value().len());
+            check_length(offset.saturating_add(bytes.len()))?;
             table.grow_value(hash, key, offset + bytes.len(), version, |value| {
                 value[offset..].copy_from_slice(bytes);
             })?;
         }
         Effect::SetRange { database, key, offset, bytes } => {
             let (table, offset) = (hold.table_mut(segment, database).0, offset as usize);
+            check_length(offset.saturating_add(bytes.len()))?;
             table.grow_value(hash, key, offset + bytes.len(), version, |value| {
                 value[offset..offset + bytes.len()].copy_from_slice(bytes);
             })?;
@@ -87,6 +89,9 @@ pub(crate) fn apply_to_many(
             return apply_move(hold, (database, key), (to_database, to_key), version, freed);
         }
         Effect::NewTable { number, database } => {
+            check_number(number)?;
+            // Ids are numbered without end; the last one stands for a log that is not ours.
+            database.0.checked_add(1).ok_or(DoesNotFit("a database has an id that none can have"))?;
             let old = keyspace.databases.id(number);
             for segment in keyspace.every_segment().iter() {
                 let segment = hold.segment_mut(segment);
@@ -96,9 +101,12 @@ pub(crate) fn apply_to_many(
             keyspace.databases.assign(number, database);
         }
         Effect::Swap { first, second } => {
+            check_number(first)?;
+            check_number(second)?;
             keyspace.databases.swap(first, second);
             for segment in keyspace.every_segment().iter() {
-                hold.segment_mut(segment).newest_removal = version;
+                let segment = hold.segment_mut(segment);
+                (segment.newest_removal, segment.newest_exchange) = (version, version);
             }
         }
         Effect::Reset => {
@@ -112,6 +120,15 @@ pub(crate) fn apply_to_many(
         _ => unreachable!("effects on one key go through apply_to_key"),
     }
     Ok(())
+}
+
+fn check_length(bytes: usize) -> Result<(), DoesNotFit> {
+    if bytes > VALUE_BYTES_MAX { Err(DoesNotFit("a value is longer than any can be")) } else { Ok(()) }
+}
+
+fn check_number(number: u32) -> Result<(), DoesNotFit> {
+    let known = (number as usize) < DATABASES_MAX;
+    known.then_some(()).ok_or(DoesNotFit("a database has a number that none can have"))
 }
 
 fn apply_move(

@@ -56,6 +56,9 @@ pub enum Error {
     /// lost.
     #[error("an earlier write to the log failed, the store is stopped: see the log, repair the disk and restart")]
     Poisoned,
+    /// The store was closed by another of its handles: open it again.
+    #[error("the store is closed: open it again")]
+    Closed,
     /// A key or value is longer than the settings allow.
     #[error("{what} of {found} bytes is over the limit of {limit}")]
     TooLarge {

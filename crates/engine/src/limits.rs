@@ -29,3 +29,9 @@ pub const LOG_RESERVE_BYTES: u64 = 1024 * 1024;
 /// When a small frame proves to a later recovery that the last commit was durable, if nothing else follows. Short, because
 /// until then a rotten last frame looks like a torn one; not shorter, so that a busy log writes none.
 pub const LOG_MARK_AFTER: std::time::Duration = std::time::Duration::from_millis(5);
+
+/// Most bytes of the reply to one command or transaction. Reached: the command is answered with an error in its place.
+pub const REPLY_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Most bytes of effects in one hold of the background's removal of expired entries. A single longer key gets more.
+pub const EXPIRE_SLICE_BYTES: usize = 16 * 1024;

@@ -367,3 +367,109 @@ fn a_transaction_is_not_refused_for_a_setrange_that_cannot_be() {
     let replies = fixture.session.transaction(&["copy a b", "setrange c 600000000 x", "copy a d"], &[]);
     assert_eq!(replies, "*3\r\n:0\r\n-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n:0\r\n");
 }
+
+#[test]
+fn a_version_stands_where_its_command_answers() {
+    let mut fixture = fixture();
+    let reply = fixture.session.run(&["set a 1", "bl.cas k 0 v", "get a"]);
+    let lines: Vec<&str> = reply.split("\r\n").collect();
+    assert_eq!((lines[0], lines[2], lines[3]), ("+OK", "$1", "1"));
+    let first = lines[1].strip_prefix(':').expect("a version").to_owned();
+    let reply = fixture.session.transaction(&["set b 1", &format!("bl.cas k {first} w"), "bl.entry b"], &[]);
+    let lines: Vec<&str> = reply.split("\r\n").collect();
+    assert_eq!((lines[0], lines[1], lines[3], lines[5]), ("*3", "+OK", "*10", "version"));
+    assert_eq!(lines[2], lines[6], "one transaction, one version");
+}
+
+#[test]
+fn a_scan_may_ask_for_any_count() {
+    let mut fixture = fixture();
+    fixture.session.run(&["set a 1"]);
+    let reply = fixture.session.run(&["scan 0 count 9223372036854775807"]);
+    assert_eq!(reply, "*2\r\n$1\r\n0\r\n*1\r\n$1\r\na\r\n");
+    assert_eq!(fixture.session.run(&["scan 18446744073709551615"]), "*2\r\n$1\r\n0\r\n*0\r\n");
+}
+
+#[test]
+fn a_read_of_an_old_entry_waits_for_the_exchange_that_brought_it() {
+    let mut fixture = fixture();
+    fixture.session.run(&["set k old"]);
+    let commit = fixture.store.log().commit();
+    fixture.session.run_held(&["swapdb 0 1"]);
+    let mut reader = Session::new(&fixture.store);
+    reader.caller.database = 1;
+    reader.run_held(&["get k"]);
+    assert!(reader.replies.ready(commit).is_empty());
+    assert_eq!(reader.take(), "$3\r\nold\r\n");
+}
+
+#[test]
+fn an_exchange_in_a_transaction_shows_nothing_expired() {
+    let mut fixture = fixture();
+    fixture.session.run(&["set k v px 10", "set other v px 10", "swapdb 0 1", "set k here"]);
+    fixture.clock.advance(20);
+    let replies = fixture.session.transaction(&["swapdb 0 1", "get k", "dbsize", "swapdb 0 1", "get k"], &[]);
+    assert_eq!(replies, "*5\r\n+OK\r\n$-1\r\n:0\r\n+OK\r\n$4\r\nhere\r\n");
+}
+
+#[test]
+fn a_key_that_is_too_long_is_refused_before_anything_changes() {
+    let mut fixture = fixture();
+    fixture.store.set_size_limits(10, 100);
+    let replies = fixture.session.run(&["set short v", "set much-too-long v", "get short"]);
+    assert!(replies.starts_with("+OK\r\n-ERR a key is longer than max_key_size"), "{replies}");
+    assert!(replies.ends_with("$1\r\nv\r\n"));
+    assert!(fixture.session.transaction(&["set a b", "set much-too-long v"], &[]).starts_with("-ERR a key"));
+    assert_eq!(fixture.session.run(&["exists a"]), ":0\r\n");
+}
+
+#[test]
+fn a_put_over_an_expired_key_begins_a_new_life() {
+    let mut fixture = fixture();
+    fixture.session.run(&["set k v px 10"]);
+    fixture.clock.advance(5_000);
+    let reply = fixture.session.run(&["set k w", "bl.entry k"]);
+    assert!(reply.contains("created\r\n:1700000005000\r\n"), "{reply}");
+}
+
+#[test]
+fn many_keys_that_are_due_are_removed_in_slices_and_without_exceeding_their_room() {
+    let mut fixture = fixture();
+    for n in 0..3_000 {
+        fixture.session.run(&[&format!("set {}:{n} x px 10", "long".repeat(60))]);
+    }
+    fixture.clock.advance(20);
+    assert_eq!(fixture.session.run(&["flushdb", "dbsize"]), "+OK\r\n:0\r\n");
+    for n in 0..500 {
+        fixture.session.run(&[&format!("set {}:{n} x px 10", "long".repeat(60))]);
+    }
+    fixture.clock.advance(20);
+    assert_eq!(fixture.session.run(&["dbsize"]), ":0\r\n");
+    assert_eq!(fixture.store.statistics().log.admissions_exceeded, 0);
+}
+
+#[test]
+fn emptying_a_database_that_was_just_written_leaves_nothing_behind() {
+    let mut fixture = fixture();
+    fixture.session.run(&["swapdb 0 1", "set keep x", "swapdb 0 1"]);
+    for _ in 0..50 {
+        fixture.session.transaction(&["set a x", "flushdb"], &[]);
+    }
+    let hold = fixture.store.keyspace().hold(fixture.store.keyspace().every_segment(), Default::default());
+    let tables: usize = (0..8).map(|segment| hold.segment(segment).tables().count()).sum();
+    assert!(tables <= 16, "{tables} tables for one key");
+}
+
+#[test]
+fn a_nil_from_exec_because_a_key_expired_waits_for_its_removal() {
+    let mut fixture = fixture();
+    fixture.session.run(&["set k v px 10"]);
+    let caller = fixture.session.caller;
+    let watched = fixture.session.executor.watch(&caller, b"k");
+    fixture.clock.advance(20);
+    let commit = fixture.store.log().commit();
+    let transaction = bowline::exec::Transaction::default();
+    fixture.session.executor.transaction(&caller, &transaction, &[watched], &mut fixture.session.replies);
+    assert!(fixture.session.replies.waits_for(commit).is_some());
+    assert_eq!(fixture.session.take(), "*-1\r\n");
+}

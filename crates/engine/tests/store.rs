@@ -24,7 +24,7 @@ fn what_was_written_is_there_after_reopening() {
     assert_eq!((entry.value.as_slice(), entry.version, entry.created), (&b"value"[..], version, created));
     assert_eq!(store.get(b"number").expect("a get").as_deref(), Some(&b"12"[..]));
     assert!(!store.exists(b"gone").expect("a look"));
-    assert_eq!(store.len(), 2);
+    assert_eq!(store.len().expect("a count"), 2);
     assert!(store.put(b"key", b"later").expect("a put") > version);
     store.close().expect("a close");
 }
@@ -82,7 +82,7 @@ fn a_batch_has_one_version_and_survives_whole() {
     let version = store.write(&batch).expect("a batch");
     store.close().expect("a close");
     let store = Store::open(Options::new(directory.path())).expect("the same store");
-    assert_eq!(store.len(), 1000);
+    assert_eq!(store.len().expect("a count"), 1000);
     let versions: Vec<Version> = store.iter().map(|entry| entry.expect("an entry").1.version).collect();
     assert!(versions.iter().all(|found| *found == version));
     store.close().expect("a close");
@@ -173,6 +173,17 @@ fn clearing_lets_the_log_become_short_again() {
     store.put(b"kept", b"value").expect("a put");
     store.close().expect("a close");
     let store = Store::open(options(directory.path(), &clock)).expect("the same store");
-    assert_eq!(store.len(), 1);
+    assert_eq!(store.len().expect("a count"), 1);
     store.close().expect("a close");
+}
+
+#[test]
+fn handles_of_a_closed_store_refuse_instead_of_waiting() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(Options::new(directory.path())).expect("a new store");
+    let other = store.clone();
+    store.close().expect("a close");
+    assert!(matches!(other.put(b"k", b"v"), Err(Error::Closed)));
+    assert!(matches!(other.delete(b"k"), Err(Error::Closed)));
+    assert_eq!(other.get(b"k").expect("a read of what is committed"), None);
 }

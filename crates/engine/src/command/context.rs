@@ -15,19 +15,18 @@ use crate::version::Version;
 /// A key whose hash is already known, because it was needed to choose the locks.
 #[derive(Clone, Copy)]
 pub(crate) struct PlannedKey {
-    address: usize,
-    len: usize,
+    /// Address and length: the very same bytes, not equal ones.
+    place: (usize, usize),
     pub(crate) hash: u64,
 }
 
 impl PlannedKey {
     pub(crate) fn new(key: &[u8], hash: u64) -> PlannedKey {
-        PlannedKey { address: key.as_ptr().addr(), len: key.len(), hash }
+        PlannedKey { place: PlannedKey::place_of(key), hash }
     }
 
-    /// Whether this is about the very same bytes, not equal ones.
-    fn is(&self, key: &[u8]) -> bool {
-        self.address == key.as_ptr().addr() && self.len == key.len()
+    fn place_of(key: &[u8]) -> (usize, usize) {
+        (key.as_ptr().addr(), key.len())
     }
 }
 
@@ -53,7 +52,9 @@ pub struct Context<'p> {
 impl Context<'_> {
     #[inline]
     fn hash(&self, hold: &Hold<'_>, key: &[u8]) -> u64 {
-        match self.planned.iter().find(|planned| planned.is(key)) {
+        // Keys stand in the buffer in the order in which they were planned.
+        let place = self.planned.binary_search_by_key(&PlannedKey::place_of(key), |planned| planned.place);
+        match place.ok().and_then(|place| self.planned.get(place)) {
             Some(planned) => planned.hash,
             None => hold.keyspace().hash(key),
         }
@@ -105,6 +106,7 @@ impl<'a> View<'a, '_> {
             Some(entry) if entry.is_expired(self.context.now_ms) => Err(CommandError::MetExpired),
             Some(entry) => {
                 self.context.depend_on(entry.version());
+                self.context.depend_on(self.hold.segment(segment).newest_exchange);
                 Ok(Some(entry))
             }
             None => {
@@ -157,9 +159,13 @@ pub(crate) struct Pending {
     pub(crate) effects: Vec<u8>,
     pub(crate) touched: Vec<(DatabaseId, u64)>,
     pub(crate) removed_in: SegmentSet,
+    pub(crate) exchanges: bool,
     pub(crate) resets: bool,
     pub(crate) freed: Freed,
 }
+
+/// Most bytes of a delete's effect beside its key.
+const DELETE_OVERHEAD: usize = 32;
 
 /// Whether a put keeps, drops or sets the expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,10 +202,11 @@ impl Change<'_, '_, '_> {
         // Looked up through the shared face: the borrow of `self` must outlive this call.
         let found = self.hold.table(segment, id).and_then(|table| table.find(hash, key));
         let newest_removal = self.hold.segment(segment).newest_removal;
+        let newest_exchange = self.hold.segment(segment).newest_exchange;
         match &found {
             Some(entry) => {
                 self.context.hits += 1;
-                self.context.depends = self.context.depends.max(entry.version());
+                self.context.depends = self.context.depends.max(entry.version()).max(newest_exchange);
             }
             None => {
                 self.context.misses += 1;
@@ -222,6 +229,7 @@ impl Change<'_, '_, '_> {
 
     /// Writes a value in database `number`.
     pub fn put_in(&mut self, number: u32, key: &[u8], value: Value<'_>, expiry: Expiry) {
+        self.remove_if_due(number, key);
         let expire_at = match expiry {
             Expiry::Clear => None,
             Expiry::At(at) => Some(at),
@@ -291,6 +299,7 @@ impl Change<'_, '_, '_> {
     /// Exchanges two databases.
     pub fn swap(&mut self, first: u32, second: u32) {
         self.on_many(Effect::Swap { first, second });
+        self.pending.exchanges = true;
         self.pending.removed_in = self.hold.keyspace().every_segment();
     }
 
@@ -319,17 +328,49 @@ impl Change<'_, '_, '_> {
         self.context.own_version_at.push(reply_len);
     }
 
-    /// Removes up to `count` entries of a held segment that are due, in any database. Returns how many.
-    pub(crate) fn remove_due(&mut self, segment: usize, count: usize) -> usize {
+    /// Removes entries of a held segment that are due, in any database: up to `count`, and no more than `bytes` of effects.
+    /// Returns how many, and the bytes that the next one takes where it did not fit.
+    pub(crate) fn remove_due(&mut self, segment: usize, count: usize, bytes: usize) -> (usize, Option<usize>) {
         let now_ms = self.context.now_ms;
-        let mut removed = 0;
-        while removed < count {
+        for removed in 0..count {
             let due = self.hold.segment(segment).due(now_ms);
-            let Some((database, key)) = due else { break };
+            let Some((database, key)) = due else { return (removed, None) };
+            let wanted = key.len() + DELETE_OVERHEAD;
+            if self.pending.effects.len() + wanted > bytes {
+                return (removed, Some(wanted));
+            }
             self.on_key(Effect::Delete { database, key: &key });
-            removed += 1;
         }
-        removed
+        (count, None)
+    }
+
+    /// Removes what has expired under this key, in every database. Does nothing where its segment is only held shared.
+    pub(crate) fn remove_expired_everywhere(&mut self, key: &[u8]) {
+        let hash = self.context.hash(self.hold, key);
+        let segment = self.hold.keyspace().segment_of(hash);
+        if !self.hold.exclusive().contains(segment) {
+            return;
+        }
+        let now_ms = self.context.now_ms;
+        let expired = |table: &DatabaseTable| table.find(hash, key).is_some_and(|entry| entry.is_expired(now_ms));
+        loop {
+            let mut tables = self.hold.segment(segment).tables();
+            let Some(database) = tables.find_map(|(database, table)| expired(table).then_some(database)) else {
+                return;
+            };
+            drop(tables);
+            self.on_key(Effect::Delete { database, key });
+        }
+    }
+
+    /// Removes an expired entry that a put would otherwise take for the key's own past. Costs a look at the table's first
+    /// deadline where nothing is due.
+    fn remove_if_due(&mut self, number: u32, key: &[u8]) {
+        let hash = self.context.hash(self.hold, key);
+        let (segment, database) = (self.hold.keyspace().segment_of(hash), self.id(number));
+        if self.hold.table(segment, database).is_some_and(|table| table.deadline() <= self.context.now_ms) {
+            self.remove_expired(number, hash, key);
+        }
     }
 
     fn id(&self, number: u32) -> DatabaseId {

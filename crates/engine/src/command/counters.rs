@@ -20,14 +20,19 @@ pub(super) static COMMANDS: &[Command] = &[
     row("decr", 2, "key", "Decrements the integer value of a key by one; a missing key counts as 0.", Run::Write(decr)),
     row("incrby", 3, "key increment", "Increments the integer value of a key by a number.", Run::Write(incrby)),
     row("decrby", 3, "key decrement", "Decrements the integer value of a key by a number.", Run::Write(decrby)),
-    row(
+    logging_a_number(row(
         "incrbyfloat",
         3,
         "key increment",
         "Increments the floating-point value of a key by a number.",
         Run::Write(incrbyfloat),
-    ),
+    )),
 ];
+
+const fn logging_a_number(mut command: Command) -> Command {
+    command.info.flags = command.info.flags.with(Flags::LOGS_NUMBER);
+    command
+}
 
 fn add(change: &mut Change<'_, '_, '_>, key: &[u8], by: i64, reply: &mut Reply<'_>) -> Outcome {
     let old = change.find(key).map_or(Ok(0), |entry| integer_value(entry.value()))?;
@@ -54,6 +59,9 @@ fn decrby(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>
     add(change, args.at(1), by, reply)
 }
 
+/// Longest text that is read as a number, bytes; Redis has the same limit.
+const NUMBER_BYTES_MAX: usize = 5 * 1024;
+
 /// Digits before the point of the greatest number that Redis keeps in a long double.
 const WHOLE_DIGITS_MAX: usize = 4933;
 
@@ -68,7 +76,11 @@ fn number(text: &[u8]) -> Result<Option<Decimal>, CommandError> {
 
 fn incrbyfloat(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let (key, by) = (args.at(1), args.at(2));
-    let old = change.find(key).map_or_else(|| b"0".to_vec(), |entry| entry.value().to_vec());
+    let old = change.find(key).map_or_else(
+        || Some(b"0".to_vec()),
+        |entry| (entry.value().len() <= NUMBER_BYTES_MAX).then(|| entry.value().to_vec()),
+    );
+    let old = old.ok_or(CommandError::NotAFloat)?;
     let sum = number(&old)?.zip(number(by)?).map(|(old, by)| old.plus(&by));
     let text = sum.map(|sum| sum.to_string()).filter(|text| text.len() < WHOLE_DIGITS_MAX + 20);
     let text = text.ok_or(CommandError::text("ERR increment would produce NaN or Infinity"))?;

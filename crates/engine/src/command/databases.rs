@@ -85,16 +85,17 @@ fn keys(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outco
     Ok(())
 }
 
-/// A cursor of SCAN: segment, place in its table. Packed into 48 bits, so that clients which keep numbers as doubles can
+/// A cursor of SCAN: segment, place in its table. Packed into 53 bits, so that clients which keep numbers as doubles can
 /// hold it; 0 is both the start and the end.
 fn unpack_cursor(cursor: u64) -> (usize, TableCursor) {
-    let table = TableCursor { range: ((cursor >> 16) as u32 & 0x00ff_ffff) << 8, tag: cursor as u16 };
-    ((cursor >> 40) as usize, table)
+    let range = ((cursor >> 16) as u32 & 0x00ff_ffff) << 8;
+    let table = TableCursor { range, tag: cursor as u16, bits: (cursor >> 40) as u8 & 0x1f };
+    ((cursor >> 45) as usize, table)
 }
 
 fn pack_cursor(segment: usize, table: TableCursor) -> u64 {
     // A range has at most 24 significant bits, the uppermost: 2^24 subtables in a segment are 8.6 billion entries.
-    (segment as u64) << 40 | u64::from(table.range >> 8) << 16 | u64::from(table.tag)
+    (segment as u64) << 45 | u64::from(table.bits) << 40 | u64::from(table.range >> 8) << 16 | u64::from(table.tag)
 }
 
 /// A cursor as Redis reads it, with C's `strtoul`: no text is 0, a negative number lies behind every key.
@@ -234,9 +235,9 @@ mod tests {
 
     #[test]
     fn cursors_survive_packing() {
-        let table = TableCursor { range: 0xabcd_ef00, tag: 0x1234 };
+        let table = TableCursor { range: 0xabcd_ef00, tag: 0x1234, bits: 31 };
         assert_eq!(unpack_cursor(pack_cursor(255, table)), (255, table));
-        assert!(pack_cursor(255, table) < 1 << 48);
+        assert!(pack_cursor(255, table) < 1 << 53);
         assert_eq!(unpack_cursor(0), (0, TableCursor::default()));
     }
 }

@@ -33,6 +33,9 @@ pub enum CommandError {
     /// A number of SELECT that there is not.
     #[error("ERR DB index is out of range")]
     NoSuchDatabase,
+    /// The reply would pass [`REPLY_BYTES_MAX`](crate::limits::REPLY_BYTES_MAX).
+    #[error("ERR the reply would be longer than 1 GiB: ask for less at once")]
+    ReplyTooLong,
     /// Any other text.
     #[error("{0}")]
     Text(Cow<'static, str>),

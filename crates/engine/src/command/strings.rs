@@ -5,6 +5,7 @@ use super::{
     Arity, Change, Command, CommandError, CommandInfo, Expiry, Flags, Group, KeyPositions, Outcome, Run, View,
 };
 use crate::keyspace::entry::{EntryRef, Value};
+use crate::limits::REPLY_BYTES_MAX;
 use bowline_resp::{Args, Reply};
 
 const fn row(
@@ -285,6 +286,9 @@ fn mget(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outco
     reply.array(args.len() - 1);
     for key in args.from(1).iter() {
         reply_value(view.find(key)?, reply);
+        if reply.bytes_written() > REPLY_BYTES_MAX {
+            return Err(CommandError::ReplyTooLong);
+        }
     }
     Ok(())
 }

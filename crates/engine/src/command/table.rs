@@ -79,6 +79,8 @@ impl Flags {
     pub const FREES: Flags = Flags(1 << 2);
     /// May log as much as the values of its keys, beyond its arguments.
     pub const LOGS_VALUES: Flags = Flags(1 << 3);
+    /// May log a number of up to 5 KiB, beyond its arguments.
+    pub const LOGS_NUMBER: Flags = Flags(1 << 9);
     /// For operators.
     pub const ADMIN: Flags = Flags(1 << 4);
     /// Can do harm to everybody's data or service.

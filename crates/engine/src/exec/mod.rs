@@ -95,6 +95,8 @@ pub struct RunEnd {
 /// keys, the record's own head.
 const RECORD_OVERHEAD: usize = 32 + log::RECORD_ROOM_BYTES;
 const KEY_OVERHEAD: usize = 32;
+/// Longest text that a sum of INCRBYFLOAT can have.
+const NUMBER_BYTES_MAX: usize = 5 * 1024;
 
 /// Runs commands for one thread; owns the memory that runs reuse.
 pub struct Executor {
@@ -161,7 +163,7 @@ impl Executor {
                 return RunEnd { done, stopped: Some(Stop::Replies) };
             }
             let rest = &batch[done..];
-            let group = group_of(rest, &request);
+            let group = group_of(rest, &request, self.store.key_bytes_max());
             let finished = if group == 0 { None } else { self.run_group(&request, &rest[..group], replies) };
             match finished {
                 Some(count) if count > 0 => done += count,
@@ -342,13 +344,13 @@ impl Request<'_> {
 }
 
 /// How many commands from the front can share a hold; 0 when the first needs a unit of its own.
-fn group_of(batch: &[Planned], request: &Request<'_>) -> usize {
+fn group_of(batch: &[Planned], request: &Request<'_>, key_bytes_max: usize) -> usize {
     let mut bytes = 0;
     let fits = |planned: &&Planned| {
         let args = planned.args(request.buffer, request.ranges);
         bytes += args.iter().map(<[u8]>::len).sum::<usize>();
         let flags = planned.command.info.flags;
-        bytes <= GROUP_BYTES_MAX && !flags.has(Flags::WHOLE) && !flags.has(Flags::LOGS_VALUES)
+        bytes <= GROUP_BYTES_MAX && bytes <= key_bytes_max && !flags.has(Flags::WHOLE) && !flags.has(Flags::LOGS_VALUES)
     };
     batch.iter().take(GROUP_COMMANDS_MAX).take_while(fits).count()
 }
@@ -362,7 +364,9 @@ fn room_for(planned: &Planned, request: &Request<'_>) -> usize {
 /// The same for any command, as if it wrote: the removal of expired keys is logged for readers too.
 fn room_for_args(planned: &Planned, request: &Request<'_>) -> usize {
     let args = planned.args(request.buffer, request.ranges);
-    RECORD_OVERHEAD + args.iter().map(|arg| 2 * arg.len() + KEY_OVERHEAD).sum::<usize>()
+    let number = if planned.command.info.flags.has(Flags::LOGS_NUMBER) { NUMBER_BYTES_MAX } else { 0 };
+    // Three times: an expired key is removed, put anew, and changed.
+    RECORD_OVERHEAD + number + args.iter().map(|arg| 3 * arg.len() + KEY_OVERHEAD).sum::<usize>()
 }
 
 /// Fetches what the group will touch: first every bucket, then every entry, so that the misses overlap.
@@ -393,15 +397,21 @@ fn run_one(
 ) -> Result<(), CommandError> {
     let args = planned.args(request.buffer, request.ranges);
     let start = replies.end();
+    let own_versions = context.own_version_at.len();
     let mut reply = replies.writer(request.caller.protocol);
     let outcome = match planned.command.run {
         Run::Read(run) => run(&mut View { hold, context }, args, &mut reply),
         Run::Write(run) => run(&mut Change { hold, context, pending }, args, &mut reply),
     };
     match outcome {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            // Commands count from the start of their own reply.
+            context.own_version_at.iter_mut().skip(own_versions).for_each(|at| *at += start);
+            Ok(())
+        }
         Err(CommandError::MetExpired) => Err(CommandError::MetExpired),
         Err(error) => {
+            context.own_version_at.truncate(own_versions);
             let text = error.to_bytes();
             told.note_failure(planned.command, &text);
             replies.rollback(start);
@@ -426,7 +436,15 @@ pub(crate) fn append(log: &Log, hold: &mut Hold<'_>, pending: &mut Pending, now_
     pending.effects.clear();
     let keyspace = hold.keyspace();
     for (database, hash) in pending.touched.drain(..) {
-        hold.table_mut(keyspace.segment_of(hash), database).0.stamp(hash, version);
+        // The table is gone where the same command emptied the database.
+        if let Some(table) = hold.segment_mut(keyspace.segment_of(hash)).existing_table_mut(database) {
+            table.stamp(hash, version);
+        }
+    }
+    if std::mem::take(&mut pending.exchanges) {
+        for segment in keyspace.every_segment().iter() {
+            hold.segment_mut(segment).newest_exchange = version;
+        }
     }
     for segment in std::mem::take(&mut pending.removed_in).iter() {
         hold.segment_mut(segment).newest_removal = version;

@@ -2,14 +2,15 @@
 //! whole databases, one whose effects may be larger than its arguments, and one that met an expired entry while reading.
 
 use super::{
-    Caller, Durability, Executor, KEY_OVERHEAD, Planned, Replies, Request, context, finish, room_for, room_for_args,
+    Caller, Durability, Executor, KEY_OVERHEAD, Planned, RECORD_OVERHEAD, Replies, Request, context, finish, room_for,
     run_one,
 };
 use crate::command::{Change, Command, CommandError, Context, Flags};
 use crate::keyspace::entry::{EntryRef, parse_canonical};
 use crate::keyspace::{Hold, SegmentSet};
-use crate::limits::{RECORD_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::limits::{RECORD_BYTES_MAX, REPLY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::log::{Admission, RoomClass};
+use crate::store::Store;
 use crate::version::Version;
 use bowline_resp::{ArgRange, Args};
 
@@ -91,12 +92,6 @@ pub enum TransactionEnd {
     Room,
 }
 
-/// The locks of a unit.
-struct Locks {
-    shared: SegmentSet,
-    exclusive: SegmentSet,
-}
-
 impl Executor {
     /// Notes the state of a key for a later transaction.
     pub fn watch(&mut self, caller: &Caller, key: &[u8]) -> Watched {
@@ -130,6 +125,8 @@ impl Executor {
         self.run_unit(&request, &transaction.commands, watched, true, replies)
     }
 
+    /// Runs commands all at once: takes the room and the locks that they need, or more once it has been seen that they
+    /// need more. Only the end of the loop executes anything.
     pub(super) fn run_unit(
         &mut self,
         request: &Request<'_>,
@@ -139,58 +136,49 @@ impl Executor {
         replies: &mut Replies,
     ) -> TransactionEnd {
         let store = self.store.clone();
-        let class = if unit.iter().all(|planned| !planned.command.is_write() || frees(planned)) {
-            RoomClass::Removal
-        } else {
-            RoomClass::Ordinary
+        let mut refuse = |text: &str| {
+            replies.writer(request.caller.protocol).error(text);
+            TransactionEnd::Done
         };
-        let mut room = unit.iter().map(|planned| room_for(planned, request)).sum::<usize>();
-        let mut locks = self.locks(request, unit, watched);
+        if unit.iter().flat_map(|planned| planned.keys(request)).any(|key| key.len() > store.key_bytes_max()) {
+            return refuse("ERR a key is longer than max_key_size allows; nothing was changed");
+        }
+        let class = class_of(unit);
+        let mut needs = self.first_needs(request, unit, watched);
         loop {
-            if room > RECORD_BYTES_MAX {
-                let text = "ERR the command or transaction would log more than 1 GiB at once; nothing was changed";
-                replies.writer(request.caller.protocol).error(text);
-                return TransactionEnd::Done;
+            if needs.room > RECORD_BYTES_MAX {
+                return refuse("ERR the command or transaction would log more than 1 GiB at once; nothing was changed");
             }
-            if room > 0 {
-                match store.log().admit(room, class) {
-                    Admission::Admitted => {}
-                    Admission::Wait => return TransactionEnd::Room,
-                    Admission::DiskFull | Admission::Poisoned => {
-                        replies.writer(request.caller.protocol).error(&store.no_room_text());
-                        return TransactionEnd::Done;
-                    }
-                }
+            match admit(&store, needs.room, class) {
+                Admission::Admitted => {}
+                Admission::Wait => return TransactionEnd::Room,
+                Admission::DiskFull | Admission::Poisoned => return refuse(&store.no_room_text()),
             }
-            let mut hold = store.keyspace().hold(locks.shared, locks.exclusive);
-            let needed = room_under_hold(&hold, request, unit);
-            let due = anything_expired(&hold, request, unit);
-            if needed <= room && (!due || !locks.exclusive.is_empty() && locks.shared.is_empty()) {
+            let mut hold = store.keyspace().hold(needs.shared, needs.exclusive);
+            let more = needs.seen_from(&hold, request, unit, watched);
+            if more == Needs::default() {
                 let appended = self.run_held(request, unit, watched, as_array, &mut hold, replies);
                 drop(hold);
-                if room > 0 {
-                    store.log().settle(room, appended);
-                }
+                settle(&store, needs.room, appended);
                 self.free_in_background();
                 return TransactionEnd::Done;
             }
-            // Once more, with the room and the locks that it turned out to need.
             drop(hold);
-            if room > 0 {
-                store.log().settle(room, 0);
-            }
-            room = needed.max(room);
-            if due {
-                room = room.max(unit.iter().map(|planned| room_for_args(planned, request)).sum());
-                locks.exclusive = locks.exclusive.union(std::mem::take(&mut locks.shared));
-                if unit.iter().any(whole) && !self.remove_due_everywhere(request.now_ms) {
-                    return TransactionEnd::Room;
+            settle(&store, needs.room, 0);
+            if more.sweep {
+                match store.remove_due_everywhere(request.now_ms) {
+                    Ok(_) => {}
+                    Err(Admission::DiskFull | Admission::Poisoned) => return refuse(&store.no_room_text()),
+                    Err(Admission::Wait | Admission::Admitted) => return TransactionEnd::Room,
                 }
+            } else {
+                needs = more;
             }
         }
     }
 
-    fn locks(&mut self, request: &Request<'_>, unit: &[Planned], watched: &[Watched]) -> Locks {
+    /// What can be said before anything is seen: room for the arguments, locks for the keys.
+    fn first_needs(&mut self, request: &Request<'_>, unit: &[Planned], watched: &[Watched]) -> Needs {
         let store = self.store.clone();
         let keyspace = store.keyspace();
         let (mut shared, mut exclusive) = self.plan.make(keyspace, request, unit);
@@ -201,12 +189,8 @@ impl Executor {
             let set = if planned.command.is_write() { &mut exclusive } else { &mut shared };
             *set = keyspace.every_segment();
         }
-        Locks { shared, exclusive }
-    }
-
-    /// Removes what is due, in slices. Returns false when the log has no room for that at the moment.
-    fn remove_due_everywhere(&mut self, now_ms: u64) -> bool {
-        (0..self.store.keyspace().segment_count()).all(|segment| self.store.remove_due(segment, now_ms).is_some())
+        let room = unit.iter().map(|planned| room_for(planned, request)).sum();
+        Needs { room, shared: shared.without(exclusive), exclusive, sweep: false }
     }
 
     /// The unit itself, with everything it needs held. Returns the bytes that went into the log.
@@ -220,72 +204,101 @@ impl Executor {
         replies: &mut Replies,
     ) -> usize {
         let start = replies.end();
-        if let Some(seen) = changed(hold, watched, request.now_ms) {
-            replies.writer(request.caller.protocol).null_array();
-            return self.finish_unit(request, hold, (seen, &[]), start, replies);
-        }
-        if as_array {
-            replies.writer(request.caller.protocol).array(unit.len());
-        }
         let plan = std::mem::take(&mut self.plan);
         let mut context = context(&self.store, request, &plan.keys, self.told.random);
-        if !hold.exclusive().is_empty() {
-            self.remove_expired_keys(request, unit, hold, &mut context);
+        let mut change = Change { hold, context: &mut context, pending: &mut self.pending };
+        let watched_keys = watched.iter().map(|watched| watched.key.as_slice());
+        for key in unit.iter().flat_map(|planned| planned.keys(request)).chain(watched_keys) {
+            change.remove_expired_everywhere(key);
         }
-        for (index, planned) in unit.iter().enumerate() {
-            context.database = request.database_of(index);
-            let outcome = run_one(planned, request, hold, &mut context, &mut self.pending, (&mut self.told, replies));
-            assert_ne!(outcome, Err(CommandError::MetExpired), "expired entries were removed before");
+        if let Some(seen) = changed(hold, watched, request.now_ms) {
+            context.depends = context.depends.max(seen);
+            replies.writer(request.caller.protocol).null_array();
+        } else {
+            if as_array {
+                replies.writer(request.caller.protocol).array(unit.len());
+            }
+            self.run_commands(request, unit, hold, &mut context, start, replies);
         }
         let (depends, own_version_at) = self.told.note(context);
         self.plan = plan;
-        self.finish_unit(request, hold, (depends, &own_version_at), start, replies)
-    }
-
-    fn finish_unit(
-        &mut self,
-        request: &Request<'_>,
-        hold: &mut Hold<'_>,
-        told: (Version, &[usize]),
-        start: usize,
-        replies: &mut Replies,
-    ) -> usize {
+        let told = (depends, own_version_at.as_slice());
         finish(self.store.log(), request, hold, &mut self.pending, told, start, replies)
     }
 
-    /// Removes what has expired among the keys that the unit may look at, so that readers in it find nothing expired.
-    fn remove_expired_keys(
+    fn run_commands(
         &mut self,
         request: &Request<'_>,
         unit: &[Planned],
         hold: &mut Hold<'_>,
         context: &mut Context<'_>,
+        start: usize,
+        replies: &mut Replies,
     ) {
-        let exclusive = hold.exclusive();
-        let keyspace = hold.keyspace();
-        let mut change = Change { hold, context, pending: &mut self.pending };
         for (index, planned) in unit.iter().enumerate() {
-            for key in planned.keys(request) {
-                if exclusive.contains(keyspace.segment_of(keyspace.hash(key))) {
-                    change.find_in(request.database_of(index), key);
-                }
+            context.database = request.database_of(index);
+            let before = replies.end();
+            let outcome = run_one(planned, request, hold, context, &mut self.pending, (&mut self.told, replies));
+            assert_ne!(outcome, Err(CommandError::MetExpired), "expired entries were removed before");
+            if unit.len() > 1 && replies.end() - start > REPLY_BYTES_MAX {
+                replies.rollback(before);
+                replies.writer(request.caller.protocol).error(&CommandError::ReplyTooLong.to_string());
             }
         }
-        if unit.iter().any(whole) && keyspace.anything_due(request.now_ms) {
-            for segment in exclusive.iter() {
-                change.remove_due(segment, usize::MAX);
-            }
-        }
-        (change.context.hits, change.context.misses) = (0, 0);
     }
 }
 
-/// Whether a key of the unit has expired and was not removed yet.
-fn anything_expired(hold: &Hold<'_>, request: &Request<'_>, unit: &[Planned]) -> bool {
-    if unit.iter().any(whole) && hold.keyspace().anything_due(request.now_ms) {
-        return true;
+/// What a unit takes before it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Needs {
+    /// Bytes in the log.
+    room: usize,
+    shared: SegmentSet,
+    exclusive: SegmentSet,
+    /// Everything that is due must be removed first, in slices and without these locks.
+    sweep: bool,
+}
+
+impl Needs {
+    /// What is needed beyond this, as it can be seen under the locks; nothing at all when this is enough.
+    fn seen_from(&self, hold: &Hold<'_>, request: &Request<'_>, unit: &[Planned], watched: &[Watched]) -> Needs {
+        let reads_whole = |planned: &Planned| whole(planned) && !planned.command.is_write();
+        if unit.iter().any(reads_whole) && hold.keyspace().anything_due(request.now_ms) {
+            return Needs { sweep: true, ..Needs::default() };
+        }
+        let due = entries(hold, request, unit, watched).any(|entry| entry.is_expired(request.now_ms));
+        let mut room = room_under_hold(hold, request, unit);
+        if due {
+            // Each key may be due in several databases that the unit reaches.
+            let keys = unit.iter().flat_map(|planned| planned.keys(request)).map(<[u8]>::len);
+            let keys = keys.chain(watched.iter().map(|watched| watched.key.len()));
+            let databases = hold.held().iter().map(|segment| hold.segment(segment).tables().count()).max();
+            room += keys.map(|len| len + KEY_OVERHEAD).sum::<usize>() * databases.unwrap_or(1) + RECORD_OVERHEAD;
+        }
+        if room <= self.room && !(due && !self.shared.is_empty()) {
+            return Needs::default();
+        }
+        let (shared, exclusive) = match due {
+            true => (SegmentSet::EMPTY, self.exclusive.union(self.shared)),
+            false => (self.shared, self.exclusive),
+        };
+        Needs { room: room.max(self.room), shared, exclusive, sweep: false }
     }
-    entries(hold, request, unit).any(|entry| entry.is_expired(request.now_ms))
+}
+
+fn class_of(unit: &[Planned]) -> RoomClass {
+    let removes_only = unit.iter().all(|planned| !planned.command.is_write() || frees(planned));
+    if removes_only { RoomClass::Removal } else { RoomClass::Ordinary }
+}
+
+fn admit(store: &Store, room: usize, class: RoomClass) -> Admission {
+    if room == 0 { Admission::Admitted } else { store.log().admit(room, class) }
+}
+
+fn settle(store: &Store, room: usize, appended: usize) {
+    if room > 0 {
+        store.log().settle(room, appended);
+    }
 }
 
 fn whole(planned: &Planned) -> bool {
@@ -305,7 +318,7 @@ fn room_under_hold(hold: &Hold<'_>, request: &Request<'_>, unit: &[Planned]) -> 
     }
     // A copy may be of what an earlier command of the unit wrote: no value is longer than the longest now, or than a
     // SETRANGE makes it, plus all bytes that the unit brings.
-    let longest = entries(hold, request, unit).map(|entry| entry.value().len()).max().unwrap_or(0);
+    let longest = entries(hold, request, unit, &[]).map(|entry| entry.value().len()).max().unwrap_or(0);
     let reached = unit.iter().filter(|planned| planned.command.info.name == "setrange").map(|planned| {
         let offset = parse_canonical(planned.args(request.buffer, request.ranges).at(2)).unwrap_or(0);
         // Beyond the longest value there can be it will be refused, and makes nothing.
@@ -315,14 +328,18 @@ fn room_under_hold(hold: &Hold<'_>, request: &Request<'_>, unit: &[Planned]) -> 
     base.saturating_add(copies.saturating_mul(longest + base + KEY_OVERHEAD))
 }
 
-/// The entries that the unit's keys have now, expired or not.
-fn entries<'h>(hold: &'h Hold<'_>, request: &Request<'h>, unit: &'h [Planned]) -> impl Iterator<Item = EntryRef<'h>> {
-    unit.iter().enumerate().flat_map(move |(index, planned)| {
-        let id = hold.keyspace().databases.id(request.database_of(index));
-        planned.keys(request).filter_map(move |key| {
-            let hash = hold.keyspace().hash(key);
-            hold.table(hold.keyspace().segment_of(hash), id)?.find(hash, key)
-        })
+/// The entries that these keys have now, expired or not, in whatever database: a SWAPDB of the unit may bring them up.
+fn entries<'h>(
+    hold: &'h Hold<'_>,
+    request: &'h Request<'h>,
+    unit: &'h [Planned],
+    watched: &'h [Watched],
+) -> impl Iterator<Item = EntryRef<'h>> {
+    let watched = watched.iter().map(|watched| watched.key.as_slice());
+    unit.iter().flat_map(|planned| planned.keys(request)).chain(watched).flat_map(|key| {
+        let hash = hold.keyspace().hash(key);
+        let tables = hold.segment(hold.keyspace().segment_of(hash)).tables();
+        tables.filter_map(move |(_, table)| table.find(hash, key))
     })
 }
 

@@ -57,6 +57,12 @@ impl SegmentSet {
         SegmentSet(std::array::from_fn(|word| self.0[word] | other.0[word]))
     }
 
+    /// These without those of `other`.
+    #[must_use]
+    pub fn without(self, other: SegmentSet) -> SegmentSet {
+        SegmentSet(std::array::from_fn(|word| self.0[word] & !other.0[word]))
+    }
+
     /// The segments, ascending.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = usize> + use<> {
@@ -110,7 +116,7 @@ pub struct Hold<'k> {
 
 impl<'k> Hold<'k> {
     pub(super) fn lock(keyspace: &'k Keyspace, shared: SegmentSet, exclusive: SegmentSet) -> Hold<'k> {
-        let shared = SegmentSet(std::array::from_fn(|word| shared.0[word] & !exclusive.0[word]));
+        let shared = shared.without(exclusive);
         for segment in shared.union(exclusive).iter() {
             let lock = &keyspace.segments[segment].lock;
             if exclusive.contains(segment) { lock.lock_exclusive() } else { lock.lock_shared() }

@@ -13,6 +13,8 @@ pub struct Segment {
     tables: Vec<(DatabaseId, DatabaseTable)>,
     /// Version of the newest removal in this segment: what a reply that says "not there" depends on.
     pub newest_removal: Version,
+    /// Version of the newest SWAPDB: what a reply about an entry that was found depends on, beside the entry itself.
+    pub newest_exchange: Version,
 }
 
 impl Segment {
@@ -29,6 +31,11 @@ impl Segment {
             self.tables.len() - 1
         });
         &mut self.tables[index].1
+    }
+
+    /// The table of a database if there is one, to change it.
+    pub fn existing_table_mut(&mut self, id: DatabaseId) -> Option<&mut DatabaseTable> {
+        self.tables.iter_mut().find(|(found, _)| *found == id).map(|(_, table)| table)
     }
 
     /// Takes the table of a database out, to be freed elsewhere.

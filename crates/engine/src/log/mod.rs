@@ -159,6 +159,8 @@ pub(crate) struct Shared {
     poisoned: AtomicBool,
     failure: OnceLock<String>,
     pub(crate) closing: AtomicBool,
+    /// The writer has ended: what it has not written will never be.
+    ended: AtomicBool,
     pub(crate) room: Room,
     pub(crate) files: Files,
     waiters: Waiters,
@@ -382,7 +384,13 @@ impl Shared {
 
     /// Whether waiting for `version` has ended, one way or the other.
     pub(crate) fn is_settled(&self, version: Version) -> bool {
-        self.commit() >= version || self.is_poisoned()
+        self.commit() >= version || self.is_poisoned() || self.ended.load(SeqCst)
+    }
+
+    /// Nothing is written any more: lets go of everybody who still waits.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, SeqCst);
+        self.waiters.release(Version::MAX);
     }
 
     pub(crate) fn background_sync(&self) -> Duration {

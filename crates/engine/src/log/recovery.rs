@@ -229,6 +229,7 @@ fn share(options: LogOptions, survey: &Survey, version: Version) -> Arc<Shared> 
         poisoned: AtomicBool::new(false),
         failure: OnceLock::new(),
         closing: AtomicBool::new(false),
+        ended: AtomicBool::new(false),
         room: Room::new(capacity, reserve_bytes, buffer_bytes_max),
         files: Files::new(options.disk, options.directory, file_bytes, survey.next_number()),
         waiters: Waiters::default(),

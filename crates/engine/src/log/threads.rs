@@ -52,6 +52,7 @@ impl LogThreads {
         if let Some(writer) = self.writer.take() {
             join(writer);
         }
+        self.log.shared.end();
         // The preparer goes last: the writer may need a file to finish.
         self.stop.store(true, SeqCst);
         self.log.shared.files_signal.notify();

@@ -40,6 +40,9 @@ impl EntryInfo {
     }
 }
 
+/// Most bytes of a change in the log beside its key and its value.
+const CHANGE_OVERHEAD: usize = 64;
+
 impl Store {
     /// Writes a value, without expiry. Returns the version of the change when it is as durable as the options ask for.
     ///
@@ -61,7 +64,8 @@ impl Store {
         self.check_sizes(key, value)?;
         let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
         self.change(&[key], value.len(), RoomClass::Ordinary, |change| {
-            let at = change.now_ms().saturating_add(lifetime_ms);
+            // As far as Redis's commands can tell it.
+            let at = change.now_ms().saturating_add(lifetime_ms).min(i64::MAX as u64);
             change.put(key, Value::compact(value), Expiry::At(at));
         })
         .map(|((), version)| version)
@@ -111,7 +115,7 @@ impl Store {
         let mut bytes = 0;
         for (key, value) in &batch.changes {
             self.check_sizes(key, value.as_deref().unwrap_or_default())?;
-            bytes += value.as_ref().map_or(0, Vec::len);
+            bytes += 2 * key.len() + value.as_ref().map_or(0, Vec::len) + CHANGE_OVERHEAD;
         }
         if bytes > RECORD_BYTES_MAX {
             return Err(Error::TooLarge { what: "batch", found: bytes, limit: RECORD_BYTES_MAX });
@@ -154,14 +158,27 @@ impl Store {
         Ok(self.view(key, |_| ())?.is_some())
     }
 
-    /// Number of keys.
-    pub fn len(&self) -> usize {
-        self.database_sizes().iter().find(|(number, ..)| *number == 0).map_or(0, |(_, keys, _)| *keys)
+    /// Number of keys. Nothing is told that a power cut could still take back.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`].
+    pub fn len(&self) -> Result<usize> {
+        let keyspace = self.keyspace();
+        let hold = keyspace.hold(keyspace.every_segment(), SegmentSet::EMPTY);
+        let tables = (0..keyspace.segment_count()).filter_map(|segment| hold.table(segment, keyspace.databases.id(0)));
+        let keys = tables.map(|table| table.entries().len()).sum();
+        let newest = self.log().last_version();
+        drop(hold);
+        self.wait_for_commit(newest)?;
+        Ok(keys)
     }
 
     /// Whether there is no key.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    ///
+    /// # Errors
+    /// As [`Store::len`].
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
     }
 
     /// Removes all keys. Memory is freed in the background.
@@ -196,10 +213,8 @@ impl Store {
     }
 
     fn check_sizes(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        let options = self.options();
-        for (what, found, limit) in
-            [("key", key.len(), options.key_bytes_max), ("value", value.len(), options.value_bytes_max)]
-        {
+        let limits = [("key", key.len(), self.key_bytes_max()), ("value", value.len(), self.value_bytes_max())];
+        for (what, found, limit) in limits {
             if found > limit {
                 return Err(Error::TooLarge { what, found, limit });
             }
@@ -218,7 +233,7 @@ impl Store {
         for key in keys {
             segments.insert(self.keyspace().segment_of(self.keyspace().hash(key)));
         }
-        let key_bytes: usize = keys.iter().map(|key| 2 * key.len() + 64).sum();
+        let key_bytes: usize = keys.iter().map(|key| 2 * key.len() + CHANGE_OVERHEAD).sum();
         self.change_held(segments, key_bytes + value_bytes, class, run)
     }
 
@@ -275,15 +290,17 @@ pub struct Iter<'s> {
 const ITER_STEP: usize = 256;
 
 impl Iter<'_> {
-    /// Copies the next entries out; returns the newest version among them.
+    /// Copies the next entries out; returns the version that telling of them, or of their absence, depends on.
     fn step(&mut self) -> Version {
         let keyspace = self.store.keyspace();
+        let now_ms = self.store.now_ms();
+        // What is left out because it has expired is gone for good first, where there is room to say so.
+        let _ = self.store.remove_due(self.segment, now_ms, RoomClass::Removal);
         let hold = keyspace.hold(one(self.segment), SegmentSet::EMPTY);
-        let (now_ms, mut newest) = (self.store.now_ms(), Version::ZERO);
+        let newest = self.store.log().last_version();
         let next = hold.table(self.segment, keyspace.databases.id(0)).and_then(|table| {
             table.entries().scan(self.cursor, ITER_STEP, &mut |entry| {
                 if !entry.is_expired(now_ms) {
-                    newest = newest.max(entry.version());
                     self.found.push((entry.key().to_vec(), EntryInfo::new(entry)));
                 }
             })

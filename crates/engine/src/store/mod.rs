@@ -21,10 +21,10 @@ pub use options::{OnFailure, Options};
 use crate::apply::Freed;
 use crate::command::{Change, Context, Pending};
 use crate::disk::Disk;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::exec::Durability;
 use crate::keyspace::{Hold, Keyspace, SegmentSet};
-use crate::limits::{EXPIRE_SLICE, LOG_MARK_AFTER, LOG_RESERVE_BYTES};
+use crate::limits::{EXPIRE_SLICE, EXPIRE_SLICE_BYTES, LOG_MARK_AFTER, LOG_RESERVE_BYTES, VALUE_BYTES_MAX};
 use crate::log::{self, Admission, Log, LogOptions, LogStatistics, RoomClass};
 use crate::recovery::Recovery;
 use crate::time::StoreTime;
@@ -33,7 +33,9 @@ use background::Background;
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A store that is open. Cheap to clone; all clones are the same store. It closes when [`Store::close`] is called or the
 /// last clone is dropped.
@@ -50,6 +52,10 @@ struct Shared {
     background: Background,
     log_directory: PathBuf,
     expired: AtomicU64,
+    key_bytes_max: AtomicUsize,
+    value_bytes_max: AtomicUsize,
+    seeds: AtomicU64,
+    closed: AtomicBool,
     recovered: log::Recovered,
     /// Held as long as the store is open.
     directory_lock: Mutex<Option<Box<dyn Send + Sync>>>,
@@ -108,11 +114,19 @@ impl Store {
         let log_options = log_options(&options, log_directory.clone())?;
         let (log, writer, files, recovered) = Log::open(log_options, &mut |frame| recovery.replay(frame), progress)?;
         recovery.finish()?;
+        if recovered.last_version > VERSION_MAX {
+            let what = "its versions are beyond any time; it cannot be continued";
+            return Err(Error::Corrupt { path: log_directory, offset: 0, what });
+        }
         let shared = Shared {
             keyspace,
             background: Background::new(writer, files, &log, options.threads)?,
             log,
             time: StoreTime::new(options.clock.clone()),
+            key_bytes_max: AtomicUsize::new(options.key_bytes_max.min(VALUE_BYTES_MAX)),
+            value_bytes_max: AtomicUsize::new(options.value_bytes_max.min(VALUE_BYTES_MAX)),
+            seeds: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
             options,
             log_directory,
             expired: AtomicU64::new(0),
@@ -132,6 +146,7 @@ impl Store {
     /// # Errors
     /// [`Error::Poisoned`] when the last writes could not be made durable.
     pub fn close(self) -> Result<()> {
+        self.shared.closed.store(true, Ordering::SeqCst);
         let closed = self.shared.background.close(&self.shared.log, self.shared.options.clock.monotonic());
         self.shared.directory_lock.lock().take();
         closed
@@ -164,12 +179,23 @@ impl Store {
 
     /// Longest value that a command may make, bytes.
     pub fn value_bytes_max(&self) -> usize {
-        self.shared.options.value_bytes_max
+        self.shared.value_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Longest key, bytes.
+    pub fn key_bytes_max(&self) -> usize {
+        self.shared.key_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Changes the longest key and value, bytes; neither goes above [`VALUE_BYTES_MAX`]. What is longer already stays.
+    pub fn set_size_limits(&self, key_bytes_max: usize, value_bytes_max: usize) {
+        self.shared.key_bytes_max.store(key_bytes_max.min(VALUE_BYTES_MAX), Ordering::Relaxed);
+        self.shared.value_bytes_max.store(value_bytes_max.min(VALUE_BYTES_MAX), Ordering::Relaxed);
     }
 
     /// A seed for an executor's random choices; another one each time.
     pub fn random_seed(&self) -> u64 {
-        self.shared.keyspace.hash(&self.shared.log.last_version().0.to_le_bytes())
+        self.shared.keyspace.hash(&self.shared.seeds.fetch_add(1, Ordering::Relaxed).to_le_bytes())
     }
 
     /// The error reply of a write that was refused because the log has no room.
@@ -229,43 +255,60 @@ impl Store {
         self.shared.background.turn(self.shared.options.clock.monotonic()) || expired > 0
     }
 
-    /// Removes every entry that is due, in slices. Returns how many.
+    /// Removes every entry that is due, in slices, as far as the log has room. Returns how many.
     pub(crate) fn remove_all_due(&self) -> usize {
+        // Not from the reserve: that is for people who remove things to make room.
         let now_ms = self.now_ms();
         let segments = 0..self.shared.keyspace.segment_count();
-        segments.map_while(|segment| self.remove_due(segment, now_ms)).sum()
+        segments.map_while(|segment| self.remove_due(segment, now_ms, RoomClass::Ordinary).ok()).sum()
     }
 
-    /// Removes the entries of a segment that are due at `now_ms`, a slice in each hold. Returns how many, or `None` when
-    /// the log has no room at the moment.
-    pub(crate) fn remove_due(&self, segment: usize, now_ms: u64) -> Option<usize> {
-        let mut removed = 0;
+    /// Removes every entry that is due at `now_ms`, for a reply that would tell of it.
+    ///
+    /// # Errors
+    /// Why the log gave no room.
+    pub(crate) fn remove_due_everywhere(&self, now_ms: u64) -> Result<usize, Admission> {
+        let segments = 0..self.shared.keyspace.segment_count();
+        segments.map(|segment| self.remove_due(segment, now_ms, RoomClass::Removal)).sum()
+    }
+
+    /// Removes the entries of a segment that are due at `now_ms`, a slice in each hold. Returns how many.
+    fn remove_due(&self, segment: usize, now_ms: u64, class: RoomClass) -> Result<usize, Admission> {
+        let (mut total, mut room) = (0, EXPIRE_SLICE_BYTES);
         while self.shared.keyspace.deadline(segment) <= now_ms {
-            let count = self.remove_due_slice(segment, now_ms)?;
-            removed += count;
-            if count == 0 {
+            let (removed, next) = self.remove_due_slice(segment, now_ms, room, class)?;
+            total += removed;
+            // A key longer than a whole slice gets a slice of its size.
+            room = next.unwrap_or(0).max(EXPIRE_SLICE_BYTES);
+            if removed == 0 && next.is_none() {
                 break;
             }
         }
-        Some(removed)
+        Ok(total)
     }
 
-    fn remove_due_slice(&self, segment: usize, now_ms: u64) -> Option<usize> {
-        let room = 1024;
-        if !matches!(self.shared.log.admit(room, RoomClass::Removal), Admission::Admitted) {
-            return None;
+    fn remove_due_slice(
+        &self,
+        segment: usize,
+        now_ms: u64,
+        room: usize,
+        class: RoomClass,
+    ) -> Result<(usize, Option<usize>), Admission> {
+        match self.shared.log.admit(room, class) {
+            Admission::Admitted => {}
+            refused => return Err(refused),
         }
         let mut pending = Pending::default();
         let mut hold = self.shared.keyspace.hold(SegmentSet::EMPTY, one(segment));
         let mut context = self.context(now_ms);
         let mut change = Change { hold: &mut hold, context: &mut context, pending: &mut pending };
-        let removed = change.remove_due(segment, EXPIRE_SLICE);
+        let removed = change.remove_due(segment, EXPIRE_SLICE, room);
         let appended = self.append(&mut hold, &mut pending, now_ms).1;
         drop(hold);
         self.shared.log.settle(room, appended);
         self.free_in_background(pending.freed);
-        self.shared.expired.fetch_add(removed as u64, Ordering::Relaxed);
-        Some(removed)
+        self.shared.expired.fetch_add(removed.0 as u64, Ordering::Relaxed);
+        Ok(removed)
     }
 
     fn context(&self, now_ms: u64) -> Context<'static> {
@@ -298,6 +341,9 @@ impl Store {
 
     /// Takes room in the log, waiting for it if need be.
     fn wait_for_room(&self, bytes: usize, class: RoomClass) -> Result<()> {
+        if self.shared.closed.load(Ordering::SeqCst) {
+            return Err(Error::Closed);
+        }
         if self.shared.options.threads {
             return self.shared.log.admit_blocking(bytes, class);
         }
@@ -334,6 +380,9 @@ impl Store {
         Ok(())
     }
 }
+
+/// The last version from which there is a way up: far beyond any date.
+const VERSION_MAX: Version = Version(u64::MAX >> 1);
 
 fn one(segment: usize) -> SegmentSet {
     let mut set = SegmentSet::EMPTY;
