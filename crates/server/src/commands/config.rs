@@ -63,8 +63,12 @@ fn set(call: &mut Call<'_>) {
     if !call.args.len().is_multiple_of(2) {
         return call.syntax_error();
     }
-    let nameless = |at: &usize| !call.args.at(*at).iter().all(u8::is_ascii_graphic);
-    if let Some(index) = (2..call.args.len()).step_by(2).find(nameless) {
+    let settings = &call.bench.server.settings;
+    let unknown = |at: &usize| match std::str::from_utf8(call.args.at(*at)) {
+        Ok(name) => settings.get_matching(&[name]).is_empty(),
+        Err(_) => true,
+    };
+    if let Some(index) = (2..call.args.len()).step_by(2).find(unknown) {
         return call.error_about("ERR Unknown option or number of arguments for CONFIG SET - '", index, "'");
     }
     let Some(words) = texts(call, 2) else { return call.syntax_error() };
