@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod commands;
+pub mod loading;
 pub mod metrics;
 pub mod net;
 pub mod process;

@@ -1,11 +1,12 @@
-//! From settings to a serving process and back: opens the doors and the store, starts the loops, waits for their end.
+//! From settings to a serving process and back: opens the doors, starts the loops, opens the store, waits for the end.
 //!
 //! ```text
-//!   doors (fail early) -> store (recovery) -> loops -> ready ... stop: loops end -> store closes -> exit code
+//!   doors (fail early) -> loops (answer LOADING) -> store (recovery) -> ready ... stop: loops end -> store closes -> exit
 //! ```
 //!
 //! Not here: arguments, background, signals, messages (`process`).
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -21,23 +22,77 @@ use crate::state::Server;
 
 /// Serves until it is asked to end.
 pub fn run(settings: Arc<SettingsStore>, process: Process) -> Exit {
-    let current = settings.current();
-    let (doors, socket_file) = match open_doors(&current) {
-        Ok(doors) => doors,
-        Err(error) => return Exit::StartFailed(error.to_string()),
-    };
-    let store = match open_store(&current, &process) {
-        Ok(store) => store,
+    let server = Server::new(settings);
+    let serving = match Serving::begin(&server) {
+        Ok(serving) => serving,
         Err(exit) => return exit,
     };
-    let server = Server::new(store, settings.clone());
-    follow_durability(&server);
-    let exit = serve(&server, doors, &process);
-    // The file goes before the store closes: clients see a refused connection and not a silent one.
-    drop(socket_file);
-    match server.store.clone().close() {
+    let stopped = server.clone();
+    process.on_stop(Box::new(move || stopped.shut_down()));
+    let serving = Cell::new(Some(serving));
+    let opened = open_store(&server, &process, &|| {
+        // Nothing was acknowledged, and a recovery that was cut off is begun again at the next start.
+        process.end_now(&serving.take().map_or(Exit::Ok, Serving::end))
+    });
+    let end_serving = || serving.take().map_or(Exit::Ok, Serving::end);
+    let store = match opened {
+        Ok(store) => store,
+        Err(exit) => {
+            server.shut_down();
+            end_serving();
+            return exit;
+        }
+    };
+    server.open(store.clone());
+    follow_durability(&server, &store);
+    let mut exit = Exit::Ok;
+    if !server.is_stopping()
+        && let Err(error) = process.ready()
+    {
+        server.shut_down();
+        exit = Exit::StartFailed(error.to_string());
+    }
+    let ended = end_serving();
+    if exit == Exit::Ok {
+        exit = ended;
+    }
+    match store.close() {
         Ok(()) => exit,
         Err(error) => Exit::StorageFailed(error.to_string()),
+    }
+}
+
+/// The loops that run, and the file of the UNIX socket.
+struct Serving {
+    threads: Vec<Loop>,
+    socket_file: Option<SocketFile>,
+}
+
+impl Serving {
+    /// Opens the doors and starts the loops.
+    fn begin(server: &Arc<Server>) -> Result<Serving, Exit> {
+        let current = server.settings.current();
+        let (doors, socket_file) =
+            open_doors(&current).map_err(|error: ListenError| Exit::StartFailed(error.to_string()))?;
+        let threads = start_loops(server, doors, current.event_loops())?;
+        Ok(Serving { threads, socket_file })
+    }
+
+    /// Waits until the loops have ended. The socket's file goes before the store closes: clients see a refused connection
+    /// and not a silent one.
+    fn end(self) -> Exit {
+        let mut exit = Exit::Ok;
+        for thread in self.threads {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => exit = Exit::StartFailed(format!("an event loop ended: {error}")),
+                Err(_) => {
+                    exit = Exit::StartFailed("an event loop panicked: please report the message above".to_owned())
+                }
+            }
+        }
+        drop(self.socket_file);
+        exit
     }
 }
 
@@ -91,20 +146,25 @@ pub fn level(setting: settings::Durability) -> Durability {
 /// How often recovery says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-fn open_store(settings: &Settings, process: &Process) -> Result<Store, Exit> {
+/// Opens the store and tells how far that is. Calls `end` when the server is asked to end meanwhile.
+fn open_store(server: &Server, process: &Process, end: &dyn Fn()) -> Result<Store, Exit> {
     let began = Instant::now();
-    let told = std::cell::Cell::new(began);
+    let told = Cell::new(began);
     let progress = |progress: bowline::log::Progress| {
+        server.loading.advance(progress);
+        if server.is_stopping() {
+            end();
+        }
         if told.get().elapsed() >= PROGRESS_EVERY {
             told.set(Instant::now());
-            let (done, total) = (progress.bytes_done, progress.bytes_total);
-            let left = began.elapsed().as_secs_f64() * (total.saturating_sub(done)) as f64 / done.max(1) as f64;
+            let loaded = server.loading.loaded();
+            let (done, total, left) = (loaded.bytes_done, loaded.bytes_total, loaded.left.as_secs_f64());
             let text = format!("loads the log: {done} of {total} bytes, about {left:.0} s left");
             tracing::info!("{text}");
             process.status(&text);
         }
     };
-    let opened = Store::open_watched(options(settings, process), &progress);
+    let opened = Store::open_watched(options(&server.settings.current(), process), &progress);
     let store = opened.map_err(|error| match error {
         Error::Locked { .. } => Exit::Locked(error.to_string()),
         Error::Corrupt { .. } | Error::FormatTooNew { .. } => Exit::Damaged(error.to_string()),
@@ -123,26 +183,28 @@ fn open_store(settings: &Settings, process: &Process) -> Result<Store, Exit> {
 }
 
 /// A change of `durability` also changes how often the log is synced when nobody waits.
-fn follow_durability(server: &Arc<Server>) {
-    let store = server.store.clone();
-    server.settings.subscribe(Box::new(move |settings| {
+fn follow_durability(server: &Server, store: &Store) {
+    let store = store.clone();
+    let follow = move |settings: &Settings| {
         store.log().set_background_sync(level(settings.durability).background_sync());
-    }));
+    };
+    // It may have changed while the store was opened.
+    follow(&server.settings.current());
+    server.settings.subscribe(Box::new(follow));
 }
 
-fn serve(server: &Arc<Server>, doors: Vec<Listening>, process: &Process) -> Exit {
-    let count = server.settings.current().event_loops();
-    let mut loops = match (0..count).map(|_| EventLoop::new(server.clone())).collect::<Result<Vec<_>, _>>() {
-        Ok(loops) => loops,
-        Err(error) => {
-            return Exit::StartFailed(format!("cannot make an event loop: {error}; raise the limit of open files"));
-        }
-    };
+type Loop = JoinHandle<std::io::Result<()>>;
+
+fn start_loops(server: &Arc<Server>, doors: Vec<Listening>, count: usize) -> Result<Vec<Loop>, Exit> {
+    let mut loops =
+        (0..count).map(|_| EventLoop::new(server.clone())).collect::<Result<Vec<_>, _>>().map_err(|error| {
+            Exit::StartFailed(format!("cannot make an event loop: {error}; raise the limit of open files"))
+        })?;
     let mailboxes: Vec<_> = loops.iter().map(EventLoop::mailbox).collect();
     server.set_loops(mailboxes.clone());
     let reception = Reception { doors, acceptor: Acceptor::new(server.clone(), mailboxes) };
     if let Some(Err(error)) = loops.first_mut().map(|first| first.receive_at(reception)) {
-        return Exit::StartFailed(format!("cannot watch the listening sockets: {error}"));
+        return Err(Exit::StartFailed(format!("cannot watch the listening sockets: {error}")));
     }
     let mut threads = Vec::new();
     for (number, event_loop) in loops.into_iter().enumerate() {
@@ -150,32 +212,14 @@ fn serve(server: &Arc<Server>, doors: Vec<Listening>, process: &Process) -> Exit
             Ok(thread) => threads.push(thread),
             Err(error) => {
                 server.shut_down();
-                return Exit::StartFailed(format!("cannot start a thread: {error}; raise the limit of processes"));
+                return Err(Exit::StartFailed(format!("cannot start a thread: {error}; raise the limit of processes")));
             }
         }
     }
-    let stopped = server.clone();
-    process.on_stop(Box::new(move || stopped.shut_down()));
-    if let Err(error) = process.ready() {
-        server.shut_down();
-        return Exit::StartFailed(error.to_string());
-    }
-    let mut exit = Exit::Ok;
-    for thread in threads {
-        match thread.join() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => exit = Exit::StartFailed(format!("an event loop ended: {error}")),
-            Err(_) => exit = Exit::StartFailed("an event loop panicked: please report the message above".to_owned()),
-        }
-    }
-    exit
+    Ok(threads)
 }
 
-fn start_loop(
-    server: Arc<Server>,
-    number: usize,
-    event_loop: EventLoop,
-) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
+fn start_loop(server: Arc<Server>, number: usize, event_loop: EventLoop) -> std::io::Result<Loop> {
     thread::Builder::new().name(format!("loop-{number}")).spawn(move || {
         let ended = event_loop.run();
         // A loop that fails takes the others with it: half a server would leave clients hanging.

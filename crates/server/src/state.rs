@@ -1,16 +1,17 @@
-//! What all event loops share: the store, the settings, the counters, who is connected, and whether the server is paused
-//! or ends.
+//! What all event loops share: the store, the settings, the counters, who is connected, and whether the server loads, is
+//! paused or ends.
 //!
-//! Nothing here is touched on the way of an ordinary request but the pause, which is one load.
+//! Nothing here is touched on the way of an ordinary request but the store and the pause, which is one load.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use bowline::Store;
+use bowline::{Store, Version};
 
 use crate::commands::table;
+use crate::loading::Loading;
 use crate::metrics::Metrics;
 use crate::metrics::slowlog::Slowlog;
 use crate::net::mailbox::{Letter, Mailbox};
@@ -28,8 +29,8 @@ pub enum PauseMode {
 
 /// What all loops share.
 pub struct Server {
-    /// The data.
-    pub store: Store,
+    /// How far recovery is, until the store is open.
+    pub loading: Loading,
     /// The settings in force.
     pub settings: Arc<SettingsStore>,
     /// The counters.
@@ -44,6 +45,7 @@ pub struct Server {
     pub started: Instant,
     /// 40 random hexadecimal digits, new at every start.
     pub run_id: String,
+    store: OnceLock<Store>,
     loops: OnceLock<Vec<Arc<Mailbox>>>,
     paused_until_ms: AtomicU64,
     paused_writes_only: AtomicU8,
@@ -57,22 +59,54 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// The state of a server over an open store.
-    pub fn new(store: Store, settings: Arc<SettingsStore>) -> Arc<Server> {
+    /// The state of a server whose store is still to be opened.
+    pub fn new(settings: Arc<SettingsStore>) -> Arc<Server> {
         Arc::new(Server {
-            started_ms: store.now_ms(),
-            store,
+            loading: Loading::begin(),
+            started_ms: system_ms(),
             settings,
             metrics: Metrics::new(table::all().len()),
             slowlog: Slowlog::default(),
             clients: Clients::default(),
             started: Instant::now(),
             run_id: run_id(),
+            store: OnceLock::new(),
             loops: OnceLock::new(),
             paused_until_ms: AtomicU64::new(0),
             paused_writes_only: AtomicU8::new(0),
             stopping: AtomicBool::new(false),
         })
+    }
+
+    /// Gives the server its data: recovery is over, the loops take requests for data from now on. Once only.
+    pub fn open(&self, store: Store) {
+        let first = self.store.set(store).is_ok();
+        assert!(first, "the store is opened once");
+        self.tell_all(|| Letter::Opened);
+    }
+
+    /// The data, once it is loaded.
+    pub fn opened(&self) -> Option<&Store> {
+        self.store.get()
+    }
+
+    /// The data. For what runs on behalf of requests that are refused while it is loaded.
+    #[inline]
+    pub fn store(&self) -> &Store {
+        let Some(store) = self.opened() else { unreachable!("requests that need data are refused while it is loaded") };
+        store
+    }
+
+    /// The newest version that may be told of; zero while the data is loaded, when nothing tells of any.
+    #[inline]
+    pub fn commit(&self) -> Version {
+        self.opened().map_or(Version::ZERO, |store| store.log().commit())
+    }
+
+    /// Unix time in milliseconds by the store's clock, and by the system's before there is a store.
+    #[inline]
+    pub fn now_ms(&self) -> u64 {
+        self.opened().map_or_else(system_ms, Store::now_ms)
     }
 
     /// Tells the server its loops; once, before they run.
@@ -118,12 +152,22 @@ impl Server {
         self.paused_until_ms.load(Relaxed)
     }
 
+    /// Whether the end was asked for.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
+    }
+
     /// Starts the graceful end: no new connections, no new requests; replies are committed and sent; then the loops end.
     pub fn shut_down(&self) {
         if !self.stopping.swap(true, Relaxed) {
             self.tell_all(|| Letter::Shutdown);
         }
     }
+}
+
+fn system_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn run_id() -> String {

@@ -52,7 +52,7 @@ fn time(call: &mut Call<'_>) {
 fn last_save(call: &mut Call<'_>) {
     let server = call.server();
     // Writes become durable as they come, so the last one durable is the last save.
-    let durable_ms = server.store.log().durable().time_ms();
+    let durable_ms = server.opened().map_or(0, |store| store.log().durable().time_ms());
     let seconds = durable_ms.max(server.started_ms) / 1000;
     call.reply().integer(seconds as i64);
 }

@@ -12,9 +12,11 @@ const OPEN: Flags = Flags::FAST.with(Flags::NO_AUTH);
 
 /// The rows of this file.
 pub(super) static ROWS: &[ServerCommand] = &[
+    // Refused while the data is loaded, as in Redis: scripts and balancers take PONG for "ready".
     ServerCommand::new("ping", Arity::AtLeast(1), "[message]", "Answers PONG, or the message.", ping)
         .of(GROUP)
-        .flags(Flags::FAST),
+        .flags(Flags::FAST)
+        .needs_data(),
     ServerCommand::new("echo", Arity::Exactly(2), "message", "Answers the message.", echo).of(GROUP).flags(Flags::FAST),
     ServerCommand::new("select", Arity::Exactly(2), "index", "Chooses the database of this connection.", select)
         .of(GROUP)

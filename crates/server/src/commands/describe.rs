@@ -49,19 +49,32 @@ struct Described<'a> {
     info: &'a CommandInfo,
     writes: bool,
     data: bool,
+    while_loading: bool,
     subcommands: &'static [ServerCommand],
 }
 
 impl<'a> Described<'a> {
     fn entry(entry: &'a Entry) -> Described<'a> {
         match entry.target {
-            Target::Data(_) => Described { info: &entry.info, writes: entry.writes, data: true, subcommands: &[] },
+            Target::Data(_) => Described {
+                info: &entry.info,
+                writes: entry.writes,
+                data: true,
+                while_loading: false,
+                subcommands: &[],
+            },
             Target::Server(row) => Described::row(row),
         }
     }
 
     fn row(row: &'a ServerCommand) -> Described<'a> {
-        Described { info: &row.info, writes: false, data: false, subcommands: row.subcommands }
+        Described {
+            info: &row.info,
+            writes: false,
+            data: false,
+            while_loading: !row.needs_data,
+            subcommands: row.subcommands,
+        }
     }
 
     fn flags(&self) -> Vec<&'static str> {
@@ -72,8 +85,8 @@ impl<'a> Described<'a> {
             (self.data && self.writes && !has(Flags::FREES), "denyoom"),
             (has(Flags::ADMIN), "admin"),
             (!self.data, "noscript"),
-            (!self.data, "loading"),
-            (!self.data, "stale"),
+            (self.while_loading, "loading"),
+            (self.while_loading, "stale"),
             (has(Flags::FAST), "fast"),
             (has(Flags::NO_AUTH), "no_auth"),
             (has(Flags::NO_MULTI), "no_multi"),

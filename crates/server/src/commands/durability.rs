@@ -25,6 +25,7 @@ pub(super) static ROWS: &[ServerCommand] = &[
     )
     .of(Group::Connection)
     .flags(Flags::NO_MULTI)
+    .needs_data()
     .at_once(),
     ServerCommand::new(
         "bl.sync",
@@ -35,6 +36,7 @@ pub(super) static ROWS: &[ServerCommand] = &[
     )
     .of(Group::Connection)
     .flags(Flags::NO_MULTI)
+    .needs_data()
     .at_once(),
 ];
 
@@ -88,7 +90,7 @@ fn sync(call: &mut Call<'_>) {
         return call.error("ERR BL.SYNC inside MULTI is not allowed");
     }
     // The last version of the whole store is no older than the last one of this connection.
-    let version = call.bench.server.store.log().last_version();
-    let commit = call.bench.server.store.log().commit();
+    let version = call.bench.server.store().log().last_version();
+    let commit = call.bench.server.commit();
     call.session.reply_when(version, commit, |reply| reply.integer(version.0 as i64));
 }

@@ -1,6 +1,7 @@
 //! INFO and STATS: the figures of the server for people and for tools that know Redis's names.
 //!
 //! Fields with a meaning here have Redis's names; what only we have is in the section "bowline" or named after the log.
+//! While the data is loaded there are the same sections without the figures of the store.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -50,12 +51,13 @@ static SECTIONS: &[Section] = &[
 struct Figures<'a> {
     bench: &'a Workbench,
     server: Arc<Server>,
-    store: bowline::Statistics,
+    /// None while the data is loaded.
+    store: Option<bowline::Statistics>,
 }
 
 impl Figures<'_> {
     fn take(bench: &Workbench) -> Figures<'_> {
-        Figures { bench, server: bench.server.clone(), store: bench.server.store.statistics() }
+        Figures { bench, server: bench.server.clone(), store: bench.server.opened().map(bowline::Store::statistics) }
     }
 }
 
@@ -122,7 +124,9 @@ fn calls(figures: &Figures<'_>, names: &[&str]) -> (u64, f64) {
 fn simple(figures: &Figures<'_>, out: &mut String) {
     let metrics = &figures.server.metrics;
     let totals = metrics.totals();
-    line(out, "keys", figures.store.keys);
+    if let Some(store) = &figures.store {
+        line(out, "keys", store.keys);
+    }
     line(out, "uptime_in_seconds", figures.server.started.elapsed().as_secs());
     let kinds: [(&str, &[&str]); 3] = [
         ("puts", &["set", "put", "setex", "psetex", "setnx", "mset", "msetnx", "getset"]),
@@ -139,7 +143,9 @@ fn simple(figures: &Figures<'_>, out: &mut String) {
     line(out, "total_net_input_bytes", totals.bytes_in);
     line(out, "total_net_output_bytes", totals.bytes_out);
     line(out, "used_memory_rss", resident_bytes());
-    line(out, "dataset_bytes", figures.store.entry_bytes + figures.store.table_bytes);
+    if let Some(store) = &figures.store {
+        line(out, "dataset_bytes", store.entry_bytes + store.table_bytes);
+    }
 }
 
 fn server(figures: &Figures<'_>, out: &mut String) {
@@ -171,7 +177,6 @@ fn clients(figures: &Figures<'_>, out: &mut String) {
 }
 
 fn memory(figures: &Figures<'_>, out: &mut String) {
-    let (entries, tables) = (figures.store.entry_bytes, figures.store.table_bytes);
     let settings = figures.bench.settings();
     let resident = resident_bytes();
     // What the process takes is the honest figure; the parts that hold data follow by name.
@@ -179,9 +184,11 @@ fn memory(figures: &Figures<'_>, out: &mut String) {
     line(out, "used_memory_human", human(resident));
     line(out, "used_memory_rss", resident);
     line(out, "used_memory_rss_human", human(resident));
-    line(out, "used_memory_dataset", entries + tables);
-    line(out, "entry_bytes", entries);
-    line(out, "table_bytes", tables);
+    if let Some(bowline::Statistics { entry_bytes, table_bytes, .. }) = &figures.store {
+        line(out, "used_memory_dataset", entry_bytes + table_bytes);
+        line(out, "entry_bytes", entry_bytes);
+        line(out, "table_bytes", table_bytes);
+    }
     line(out, "maxmemory", settings.maxmemory);
     line(
         out,
@@ -192,13 +199,28 @@ fn memory(figures: &Figures<'_>, out: &mut String) {
 }
 
 fn persistence(figures: &Figures<'_>, out: &mut String) {
-    let log = &figures.store.log;
-    let newest = figures.server.store.log();
-    let level = figures.bench.default_level;
-    line(out, "loading", 0);
-    line(out, "durability", word(level));
+    line(out, "loading", u8::from(figures.store.is_none()));
+    line(out, "durability", word(figures.bench.default_level));
     // The log is what the append-only file is in Redis, and it is always on.
     line(out, "aof_enabled", 1);
+    match &figures.store {
+        Some(store) => log_and_recovery(&figures.server, store, out),
+        None => progress(&figures.server, out),
+    }
+}
+
+/// How far recovery is.
+fn progress(server: &Server, out: &mut String) {
+    let loaded = server.loading.loaded();
+    line(out, "loading_start_time", server.started_ms / 1000);
+    line(out, "loading_total_bytes", loaded.bytes_total);
+    line(out, "loading_loaded_bytes", loaded.bytes_done);
+    line(out, "loading_loaded_perc", format_args!("{:.2}", loaded.percent()));
+    line(out, "loading_eta_seconds", loaded.left.as_secs_f64().ceil());
+}
+
+fn log_and_recovery(server: &Server, store: &bowline::Statistics, out: &mut String) {
+    let newest = server.store().log();
     line(out, "aof_last_write_status", if newest.is_poisoned() { "err" } else { "ok" });
     line(out, "rdb_bgsave_in_progress", 0);
     line(out, "rdb_last_save_time", newest.durable().time_ms() / 1000);
@@ -206,11 +228,11 @@ fn persistence(figures: &Figures<'_>, out: &mut String) {
     line(out, "last_version", newest.last_version());
     line(out, "commit_version", newest.commit());
     line(out, "durable_version", newest.durable());
-    let recovered = &figures.store.recovered;
+    let recovered = &store.recovered;
     line(out, "recovered_records", recovered.records);
     line(out, "recovered_bytes", recovered.bytes);
     line(out, "recovered_torn_bytes_cut", recovered.torn_bytes_cut);
-    super::info_log::lines(log, out);
+    super::info_log::lines(&store.log, out);
 }
 
 fn statistics(figures: &Figures<'_>, out: &mut String) {
@@ -223,7 +245,7 @@ fn statistics(figures: &Figures<'_>, out: &mut String) {
     line(out, "total_net_output_bytes", totals.bytes_out);
     line(out, "rejected_connections", metrics.connections_rejected.load(Relaxed));
     line(out, "accept_failures", metrics.accept_failures.load(Relaxed));
-    line(out, "expired_keys", figures.store.expired);
+    line(out, "expired_keys", figures.store.as_ref().map_or(0, |store| store.expired));
     line(out, "evicted_keys", 0);
     line(out, "keyspace_hits", totals.hits);
     line(out, "keyspace_misses", totals.misses);
@@ -286,7 +308,8 @@ pub(super) fn percentiles(values: &HistogramSnapshot, unit: f64) -> String {
 }
 
 fn keyspace(figures: &Figures<'_>, out: &mut String) {
-    for (number, keys, expiring) in figures.server.store.database_sizes() {
+    let Some(store) = figures.server.opened() else { return };
+    for (number, keys, expiring) in store.database_sizes() {
         line(out, &format!("db{number}"), format_args!("keys={keys},expires={expiring},avg_ttl=0"));
     }
 }
@@ -295,7 +318,9 @@ fn bowline_section(figures: &Figures<'_>, out: &mut String) {
     let metrics = &figures.server.metrics;
     let (requests, batches) = (metrics.totals().requests, metrics.totals().batches);
     line(out, "requests_per_batch", format_args!("{:.2}", requests as f64 / batches.max(1) as f64));
-    line(out, "segments", figures.server.store.keyspace().segment_count());
+    if let Some(store) = figures.server.opened() {
+        line(out, "segments", store.keyspace().segment_count());
+    }
 }
 
 /// Bytes of this process in memory; 0 where the system does not tell.

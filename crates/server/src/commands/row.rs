@@ -28,6 +28,8 @@ pub struct ServerCommand {
     pub info: CommandInfo,
     /// What MULTI does to it.
     pub in_multi: InMulti,
+    /// Whether it is refused while the data is loaded.
+    pub needs_data: bool,
     /// What it does.
     pub run: fn(&mut Call<'_>),
     /// Subcommands; a row with some is a container.
@@ -56,7 +58,7 @@ impl ServerCommand {
             summary,
             since: SINCE,
         };
-        ServerCommand { info, in_multi: InMulti::Queued, run, subcommands: &[] }
+        ServerCommand { info, in_multi: InMulti::Queued, needs_data: false, run, subcommands: &[] }
     }
 
     /// With flags.
@@ -80,6 +82,12 @@ impl ServerCommand {
     /// Not queued by MULTI.
     pub const fn at_once(mut self) -> ServerCommand {
         self.in_multi = InMulti::AtOnce;
+        self
+    }
+
+    /// Refused while the data is loaded.
+    pub const fn needs_data(mut self) -> ServerCommand {
+        self.needs_data = true;
         self
     }
 

@@ -39,6 +39,16 @@ const ALIASES: [(&str, &str, Arity, &str); 4] = [
     ("flush", "flushdb", Arity::AtLeast(1), "[ASYNC | SYNC]"),
 ];
 
+impl Entry {
+    /// Whether it is refused while the data is loaded.
+    pub fn needs_data(&self) -> bool {
+        match self.target {
+            Target::Data(_) => true,
+            Target::Server(row) => row.needs_data,
+        }
+    }
+}
+
 struct Table {
     entries: Vec<&'static Entry>,
     names: NameTable<Entry>,

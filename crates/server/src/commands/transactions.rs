@@ -10,7 +10,10 @@ pub(super) static ROWS: &[ServerCommand] = &[
         .of(Group::Transactions)
         .flags(Flags::FAST)
         .at_once(),
-    ServerCommand::new("exec", Arity::Exactly(1), "", "Runs the transaction.", exec).of(Group::Transactions).at_once(),
+    ServerCommand::new("exec", Arity::Exactly(1), "", "Runs the transaction.", exec)
+        .of(Group::Transactions)
+        .needs_data()
+        .at_once(),
     ServerCommand::new("discard", Arity::Exactly(1), "", "Drops the transaction.", discard)
         .of(Group::Transactions)
         .flags(Flags::FAST)
@@ -25,6 +28,7 @@ pub(super) static ROWS: &[ServerCommand] = &[
     .of(Group::Transactions)
     .flags(Flags::FAST.with(Flags::NO_MULTI))
     .keys(KeyPositions::EVERY)
+    .needs_data()
     .at_once(),
     ServerCommand::new("unwatch", Arity::Exactly(1), "", "Forgets the watched keys.", unwatch)
         .of(Group::Transactions)

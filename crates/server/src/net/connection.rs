@@ -23,6 +23,9 @@ pub(super) struct Connection {
     pub(super) blocked: bool,
     /// The version for which this connection stands in the loop's queue of held replies.
     pub(super) queued_for: Option<Version>,
+    /// The commit that the last write went by. What it held back is asked for by this one, not by a newer commit: the
+    /// replies that became free in between would be neither written nor waited for.
+    pub(super) written_at: Version,
     /// Whether it stands in the loop's queue of connections with something to do.
     pub(super) queued_to_run: bool,
     /// Whether it stands in a queue for room or for the end of a pause.
@@ -52,6 +55,7 @@ impl Connection {
             ended: false,
             blocked: false,
             queued_for: None,
+            written_at: Version::ZERO,
             queued_to_run: false,
             parked: false,
             active_ms: now_ms,
@@ -119,10 +123,11 @@ impl Connection {
 
     /// Writes the replies that may leave, once.
     fn write(&mut self, bench: &Workbench) -> io::Result<()> {
+        self.written_at = bench.server.commit();
         if self.blocked {
             return Ok(());
         }
-        let ready = self.session.output(bench.server.store.log().commit());
+        let ready = self.session.output(self.written_at);
         if ready.is_empty() {
             return Ok(());
         }

@@ -55,7 +55,8 @@ pub struct Reception {
 pub struct EventLoop {
     poll: Poll,
     mailbox: Arc<Mailbox>,
-    log: Arc<Listener>,
+    /// What the log wakes this loop by; none while the store is loaded.
+    log: Option<Arc<Listener>>,
     bench: Workbench,
     connections: Vec<Option<Box<Connection>>>,
     free: Vec<usize>,
@@ -76,16 +77,15 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop without doors. Errors: the system refuses a poll or a waker.
+    /// A loop without doors, and without a store until the server has one. Errors: the system refuses a poll or a
+    /// waker.
     pub fn new(server: Arc<Server>) -> io::Result<EventLoop> {
         let poll = Poll::new()?;
         let mailbox = Mailbox::new(poll.registry(), BELL)?;
-        let bell = mailbox.clone();
-        let log = server.store.log().subscribe(Box::new(move || bell.ring()));
         Ok(EventLoop {
             poll,
             mailbox,
-            log,
+            log: None,
             bench: Workbench::new(server),
             connections: Vec::new(),
             free: Vec::new(),
@@ -132,7 +132,8 @@ impl EventLoop {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
-            self.bench.now_ms = self.bench.server.store.now_ms();
+            self.take_store();
+            self.bench.now_ms = self.bench.server.now_ms();
             self.bench.refresh_settings();
             for event in &events {
                 match event.token() {
@@ -147,6 +148,18 @@ impl EventLoop {
             self.after_events();
         }
         Ok(())
+    }
+
+    /// Takes the store as soon as there is one: before any request of this wake-up, so that no client that was served on
+    /// another loop is told here that data is still loaded.
+    fn take_store(&mut self) {
+        if self.log.is_none()
+            && let Some(store) = self.bench.server.opened()
+        {
+            let bell = self.mailbox.clone();
+            self.log = Some(store.log().subscribe(Box::new(move || bell.ring())));
+            self.bench.take_store();
+        }
     }
 
     /// What every wake-up ends with: those that may go on go on, commits release replies, the log learns what is wanted.
@@ -222,14 +235,13 @@ impl EventLoop {
         if after == After::Close {
             return self.close(slot);
         }
-        let commit = self.bench.server.store.log().commit();
         let Some(connection) = self.connections.get_mut(slot).and_then(|place| place.as_deref_mut()) else { return };
         if after == After::Again && !connection.queued_to_run {
             connection.queued_to_run = true;
             self.to_run.push(slot);
         }
         if connection.queued_for.is_none()
-            && let Some(version) = connection.session.awaited_version(commit)
+            && let Some(version) = connection.session.awaited_version(connection.written_at)
         {
             connection.queued_for = Some(version);
             self.waiting.insert(version, slot, connection.session.client.id);
@@ -249,7 +261,7 @@ impl EventLoop {
     /// Sends the replies whose commit has come, then tells the log which version is wanted next.
     fn release(&mut self) {
         loop {
-            let commit = self.bench.server.store.log().commit();
+            let commit = self.bench.server.commit();
             while let Some((slot, client)) = self.waiting.pop_committed(commit) {
                 let here = self.connection(slot).filter(|connection| connection.session.client.id == client);
                 if let Some(connection) = here {
@@ -257,11 +269,11 @@ impl EventLoop {
                     self.flush(slot);
                 }
             }
-            let Some(wanted) = self.waiting.first() else { return };
+            let (Some(wanted), Some(listener)) = (self.waiting.first(), &self.log) else { return };
             // All that is held is asked for now: the log's next group begins when this one ends, not when we wake.
-            let log = self.bench.server.store.log();
+            let log = self.bench.server.store().log();
             log.request_sync(log.last_version());
-            let settled = self.log.want(wanted);
+            let settled = listener.want(wanted);
             if !settled || log.is_poisoned() {
                 return;
             }
@@ -270,11 +282,9 @@ impl EventLoop {
 
     /// Tries those again that found no room in the log. Whoever still finds none comes back into the queue.
     fn retry_for_room(&mut self) {
-        if self.for_room.is_empty() {
-            return;
-        }
+        let Some(listener) = self.log.as_ref().filter(|_| !self.for_room.is_empty()) else { return };
         // Asked for before the try: room that comes in between rings as well.
-        self.log.want_room();
+        listener.want_room();
         for slot in std::mem::take(&mut self.for_room) {
             self.go_on(slot);
         }
@@ -318,7 +328,7 @@ impl EventLoop {
                     self.close(slot);
                 }
             }
-            Letter::Unpaused => {}
+            Letter::Opened | Letter::Unpaused => {}
             Letter::Shutdown => self.begin_shutdown(),
         }
     }

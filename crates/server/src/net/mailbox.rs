@@ -21,6 +21,8 @@ pub enum Letter {
         /// Client id.
         client: u64,
     },
+    /// The data is loaded: the loop wakes and takes it.
+    Opened,
     /// CLIENT PAUSE ended early: paused connections may go on.
     Unpaused,
     /// Take no more requests, answer what is held, then end.

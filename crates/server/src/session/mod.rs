@@ -212,8 +212,7 @@ impl Session {
     fn may_run(&mut self, bench: &Workbench) -> bool {
         self.waits == Waits::No
             && !self.is_over_reply_limit(bench)
-            && (self.replies.len() < HELD_BYTES_MAX
-                || self.held_bytes(bench.server.store.log().commit()) < HELD_BYTES_MAX)
+            && (self.replies.len() < HELD_BYTES_MAX || self.held_bytes(bench.server.commit()) < HELD_BYTES_MAX)
     }
 
     /// Whether there are more reply bytes than the settings allow. The session runs nothing until the client has taken some.

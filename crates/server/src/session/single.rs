@@ -11,6 +11,7 @@ use bowline_resp::{ArgRange, Args};
 use super::{ReplyMode, Session, Waits, Workbench};
 use crate::commands::row::{Call, InMulti, ServerCommand};
 use crate::commands::table::{self, Entry, Target};
+use crate::loading::REFUSAL;
 use crate::state::PauseMode;
 
 impl Session {
@@ -95,6 +96,9 @@ impl Session {
         if !self.is_authenticated(&bench.settings) && !entry.info.flags.has(Flags::NO_AUTH) {
             return Some(b"NOAUTH Authentication required.".to_vec());
         }
+        if bench.is_loading() && entry.needs_data() {
+            return Some(REFUSAL.as_bytes().to_vec());
+        }
         let queued = self.in_transaction() && !runs_at_once(entry, args);
         (queued && info.flags.has(Flags::NO_MULTI)).then(|| b"ERR Command not allowed inside a transaction".to_vec())
     }
@@ -134,7 +138,7 @@ impl Session {
         let caller = self.caller(bench);
         let (bytes, ranges) = contiguous(args);
         let planned = [Planned { command, first_range: 0, ranges: ranges.len() as u32 }];
-        let end = bench.executor.run(&caller, &bytes, &ranges, &planned, &mut self.replies);
+        let end = bench.executor().run(&caller, &bytes, &ranges, &planned, &mut self.replies);
         assert_ne!(end.stopped, Some(Stop::Replies), "a request begins within the limit of replies only");
         if let Some(Stop::Room) = end.stopped {
             self.waits = Waits::Room;

@@ -14,7 +14,7 @@ struct Talk {
     bench: Workbench,
     // The waker of the mailbox belongs to it.
     _poll: mio::Poll,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 fn talk() -> Talk {
@@ -29,10 +29,16 @@ fn talk_with(dialect: Dialect, changes: &[(&str, &str)], adjust: impl FnOnce(&mu
     options.log_file_bytes = 1 << 20;
     options.log_buffer_bytes = 256 << 10;
     adjust(&mut options);
-    let store = Store::open(options).unwrap();
+    let mut talk = talk_while_loading(dialect, changes, directory);
+    talk.open(options);
+    talk
+}
+
+/// A client of a server that has no store yet.
+fn talk_while_loading(dialect: Dialect, changes: &[(&str, &str)], directory: tempfile::TempDir) -> Talk {
     let settings = Arc::new(SettingsStore::load(Sources::default()).unwrap());
     settings.set(changes).unwrap();
-    let server = Server::new(store, settings);
+    let server = Server::new(settings);
     let bench = Workbench::new(server.clone());
     let poll = mio::Poll::new().unwrap();
     let client = server.clients.register(Introduction {
@@ -44,17 +50,22 @@ fn talk_with(dialect: Dialect, changes: &[(&str, &str)], adjust: impl FnOnce(&mu
         home: Mailbox::new(poll.registry(), mio::Token(0)).unwrap(),
     });
     let session = Session::new(client, dialect, &bench.settings());
-    Talk { session, bench, _poll: poll, _directory: directory }
+    Talk { session, bench, _poll: poll, directory: directory }
 }
 
 impl Talk {
+    fn open(&mut self, options: Options) {
+        self.bench.server.open(Store::open(options).unwrap());
+        self.bench.take_store();
+    }
+
     fn send(&mut self, bytes: &[u8]) {
         self.session.receive(bytes, &mut self.bench);
     }
 
     /// What may leave now.
     fn take(&mut self) -> String {
-        let commit = self.bench.server.store.log().commit();
+        let commit = self.bench.server.commit();
         let out = self.session.output(commit).to_vec();
         self.session.sent(out.len());
         String::from_utf8_lossy(&out).into_owned()
@@ -62,7 +73,9 @@ impl Talk {
 
     /// Lets the log write and sync all there is.
     fn commit(&mut self) {
-        self.bench.server.store.sync().unwrap();
+        if let Some(store) = self.bench.server.opened() {
+            store.sync().unwrap();
+        }
     }
 
     /// Sends, commits, and takes the answer.
@@ -96,7 +109,7 @@ fn a_reply_to_a_write_leaves_only_after_its_commit() {
     let mut talk = talk();
     talk.send(b"GET before\r\nSET k v\r\nGET k\r\n");
     assert_eq!(talk.take(), "$-1\r\n");
-    let awaited = talk.session.awaited_version(talk.bench.server.store.log().commit());
+    let awaited = talk.session.awaited_version(talk.bench.server.store().log().commit());
     assert!(awaited.is_some());
     talk.commit();
     assert_eq!(talk.take(), "+OK\r\n$1\r\nv\r\n");
@@ -452,13 +465,92 @@ fn every_reply_of_every_command_is_one_value() {
             bowline_resp::encode_request(&mut request, &args);
             talk.send(&request);
             talk.commit();
-            let commit = talk.bench.server.store.log().commit();
+            let commit = talk.bench.server.store().log().commit();
             let out = talk.session.output(commit).to_vec();
             let decoded = bowline_resp::ReplyDecoder::new().decode(&out).unwrap();
             assert_eq!(decoded.map(|(_, len)| len), Some(out.len()), "{args:?}");
             talk.session.sent(out.len());
         }
     }
+}
+
+#[test]
+fn what_needs_data_is_refused_while_it_is_loaded_and_runs_after() {
+    let mut talk = talk_while_loading(Dialect::Resp, &[], tempfile::tempdir().unwrap());
+    let refused = "-LOADING Bowline is loading its log into memory\r\n";
+    for request in ["PING", "GET k", "SET k v", "PUT k v", "WATCH k", "BL.SYNC", "BL.AT none SET k v"] {
+        assert_eq!(talk.ask(format!("{request}\r\n").as_bytes()), refused, "{request}");
+    }
+    assert_eq!(talk.ask(b"GET\r\n"), "-ERR wrong number of arguments for 'get' command\r\n");
+    assert_eq!(talk.ask(b"ECHO hi\r\nSELECT 3\r\nCLIENT ID\r\n"), "$2\r\nhi\r\n+OK\r\n:1\r\n");
+    assert!(talk.ask(b"COMMAND COUNT\r\n").starts_with(':'));
+    assert!(talk.ask(b"HELLO 3 SETNAME me\r\n").starts_with("%7\r\n"));
+    talk.open(Options::new(talk.directory.path()));
+    assert_eq!(talk.ask(b"SET k v\r\nGET k\r\nPING\r\n"), "+OK\r\n$1\r\nv\r\n+PONG\r\n");
+    assert!(talk.ask(b"CLIENT LIST\r\n").contains(" db=3 "));
+}
+
+#[test]
+fn a_transaction_that_met_loading_does_not_run_then_or_later() {
+    let mut talk = talk_while_loading(Dialect::Resp, &[], tempfile::tempdir().unwrap());
+    let reply = talk.ask(b"MULTI\r\nSET k v\r\nEXEC\r\n");
+    assert!(reply.starts_with("+OK\r\n-LOADING "), "{reply}");
+    assert!(reply.contains("\r\n-EXECABORT Transaction discarded because of: LOADING "), "{reply}");
+    talk.ask(b"MULTI\r\nSET k v\r\n");
+    talk.open(Options::new(talk.directory.path()));
+    assert!(talk.ask(b"EXEC\r\n").starts_with("-EXECABORT"));
+    assert_eq!(talk.ask(b"GET k\r\n"), "$-1\r\n");
+}
+
+#[test]
+fn info_tells_how_far_loading_is() {
+    let mut talk = talk_while_loading(Dialect::Resp, &[], tempfile::tempdir().unwrap());
+    talk.bench.server.loading.advance(bowline::log::Progress { bytes_done: 50, bytes_total: 200 });
+    let told = talk.ask(b"INFO everything\r\n");
+    for line in ["loading:1", "loading_total_bytes:200", "loading_loaded_bytes:50", "loading_loaded_perc:25.00"] {
+        assert!(told.lines().any(|told| told == line), "{line} in {told}");
+    }
+    talk.open(Options::new(talk.directory.path()));
+    let told = talk.ask(b"INFO persistence\r\n");
+    assert!(told.contains("loading:0\r\n") && !told.contains("loading_total_bytes"), "{told}");
+}
+
+#[test]
+fn the_password_is_asked_for_while_loading_too() {
+    let mut talk = talk_while_loading(Dialect::Resp, &[("requirepass", "secret")], tempfile::tempdir().unwrap());
+    assert_eq!(talk.ask(b"GET k\r\n"), "-NOAUTH Authentication required.\r\n");
+    assert!(talk.ask(b"AUTH secret\r\nGET k\r\n").starts_with("+OK\r\n-LOADING "));
+}
+
+#[test]
+fn no_command_panics_while_loading() {
+    let mut talk = talk_while_loading(Dialect::Resp, &[], tempfile::tempdir().unwrap());
+    for entry in crate::commands::table::all() {
+        let container = match entry.target {
+            crate::commands::table::Target::Server(row) => row.subcommands,
+            crate::commands::table::Target::Data(_) => &[],
+        };
+        let names = [entry.info.name].into_iter().chain(container.iter().map(|row| row.info.name));
+        for name in names.filter(|name| !["quit", "shutdown", "client|reply", "client|pause"].contains(name)) {
+            for count in 0..4 {
+                let mut args: Vec<&[u8]> = name.split('|').map(str::as_bytes).collect();
+                args.extend(std::iter::repeat_n(b"1".as_slice(), count));
+                let mut request = Vec::new();
+                bowline_resp::encode_request(&mut request, &args);
+                assert_ne!(talk.ask(&request), "", "{args:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_text_protocol_says_that_data_is_loaded() {
+    let mut talk = talk_while_loading(Dialect::Text, &[], tempfile::tempdir().unwrap());
+    let told = talk.ask(b"GET a\nPING\nSTATS\n");
+    let refused = "ERROR LOADING Bowline is loading its log into memory\n";
+    assert!(told.starts_with(&refused.repeat(2)) && told.contains("loading: 1\n"), "{told}");
+    talk.open(Options::new(talk.directory.path()));
+    assert_eq!(talk.ask(b"GET a\nPING\n"), "NOT_FOUND\nPONG\n");
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl Session {
             return;
         }
         let caller = self.caller(bench);
-        self.watched.push(bench.executor.watch(&caller, key));
+        self.watched.push(bench.executor().watch(&caller, key));
         self.client.watched.store(self.watched.len() as u32, Relaxed);
     }
 
@@ -128,7 +128,7 @@ impl Session {
         let plain = transaction.order.len() == transaction.data.len();
         let mut apart = Replies::new();
         let replies = if plain { &mut self.replies } else { &mut apart };
-        match bench.executor.transaction(&caller, &transaction.data, &watched, replies) {
+        match bench.executor().transaction(&caller, &transaction.data, &watched, replies) {
             TransactionEnd::Room => {
                 self.transaction = Some(transaction);
                 self.watched = watched;

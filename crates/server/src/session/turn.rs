@@ -50,7 +50,7 @@ impl Session {
         batch: &mut Batch,
     ) -> usize {
         let yield_at = bench.reply_bytes_max.min(self.replies.len().saturating_add(YIELD_BYTES));
-        bench.executor.set_reply_bytes_max(yield_at);
+        bench.limit_replies(yield_at);
         self.incomplete = false;
         while self.may_go_on(yield_at, bench) {
             let (gathered_to, then) = self.gather(buffer, start, bench, ranges, batch);
@@ -112,6 +112,7 @@ impl Session {
         let ordinary = limits.authenticated
             && self.transaction.is_none()
             && self.reply_mode == ReplyMode::On
+            && !bench.is_loading()
             && bench.server.paused(bench.now_ms).is_none();
         let mut end = start;
         while batch.planned.len() < BATCH_REQUESTS_MAX {
@@ -142,7 +143,7 @@ impl Session {
     fn run_batch(&mut self, buffer: &[u8], bench: &mut Workbench, ranges: &[ArgRange], batch: &Batch) -> usize {
         let began = Instant::now();
         let caller = self.caller(bench);
-        let RunEnd { done, stopped } = bench.executor.run(&caller, buffer, ranges, &batch.planned, &mut self.replies);
+        let RunEnd { done, stopped } = bench.executor().run(&caller, buffer, ranges, &batch.planned, &mut self.replies);
         match stopped {
             Some(Stop::Room) => self.waits = Waits::Room,
             // The turn is over: what there is is sent, then the rest is decoded again.

@@ -28,7 +28,8 @@ pub struct Workbench {
     pub(crate) settings: Arc<Settings>,
     settings_generation: u64,
     pub(crate) metrics: Arc<LoopMetrics>,
-    pub(crate) executor: Executor,
+    /// None while the store is loaded.
+    executor: Option<Executor>,
     pub(crate) limits: RequestLimits,
     pub(super) ranges: Vec<ArgRange>,
     pub(super) batch: Batch,
@@ -62,11 +63,11 @@ impl Workbench {
     pub fn new(server: Arc<Server>) -> Workbench {
         let settings = server.settings.current();
         let mut bench = Workbench {
-            now_ms: server.store.now_ms(),
+            now_ms: server.now_ms(),
             default_level: level(settings.durability),
             settings_generation: 0,
             metrics: server.metrics.add_loop(),
-            executor: Executor::new(&server.store),
+            executor: server.opened().map(Executor::new),
             limits: RequestLimits::default(),
             ranges: Vec::new(),
             batch: Batch::default(),
@@ -78,6 +79,32 @@ impl Workbench {
         };
         bench.refresh_settings();
         bench
+    }
+
+    /// The data is there: commands on it run from now on.
+    pub fn take_store(&mut self) {
+        self.executor = Some(Executor::new(self.server.store()));
+    }
+
+    /// Whether the data is still loaded, so that commands on it are refused.
+    #[inline]
+    pub fn is_loading(&self) -> bool {
+        self.executor.is_none()
+    }
+
+    /// What runs commands on data. Only for requests that are refused while [`Workbench::is_loading`].
+    #[inline]
+    pub(crate) fn executor(&mut self) -> &mut Executor {
+        let Some(executor) = &mut self.executor else { unreachable!("what needs data is refused while it is loaded") };
+        executor
+    }
+
+    /// Lets batches stop between two commands when more than `bytes` of replies wait.
+    #[inline]
+    pub(super) fn limit_replies(&mut self, bytes: usize) {
+        if let Some(executor) = &mut self.executor {
+            executor.set_reply_bytes_max(bytes);
+        }
     }
 
     /// The settings in force, as of this turn.
@@ -114,7 +141,8 @@ impl Workbench {
 
     /// Takes over what the executor counted since the last wake-up.
     pub fn count_lookups(&mut self) {
-        let (hits, misses) = self.executor.take_hits_and_misses();
+        let Some(executor) = &mut self.executor else { return };
+        let (hits, misses) = executor.take_hits_and_misses();
         if hits + misses > 0 {
             self.metrics.looked_up(hits, misses);
         }
@@ -124,7 +152,7 @@ impl Workbench {
     /// Takes over which data commands answered an error. After every batch, as the executor keeps a bounded number.
     #[inline]
     pub(super) fn count_failures(&mut self) {
-        let failures = self.executor.take_failures();
+        let failures = self.executor().take_failures();
         if !failures.is_empty() {
             self.count_errors(&failures);
         }

@@ -14,6 +14,7 @@ use bowline_resp::{ArgRange, Protocol, ReplyDecoder, Value};
 
 use crate::commands::info;
 use crate::commands::table::{self, Target};
+use crate::loading::REFUSAL;
 use crate::session::limits::YIELD_BYTES;
 use crate::session::{Session, Waits, Workbench};
 use crate::state::PauseMode;
@@ -63,6 +64,11 @@ impl Session {
         if !open && !self.is_authenticated(&bench.settings) {
             bench.server.metrics.error("NOAUTH");
             self.text(|out| write_error(out, "authentication required: AUTH \"password\""));
+            return true;
+        }
+        if bench.is_loading() && !open && request != TextRequest::Stats {
+            bench.server.metrics.error(REFUSAL);
+            self.text(|out| write_error(out, REFUSAL));
             return true;
         }
         let words: Vec<&[u8]> = match &request {
@@ -128,7 +134,7 @@ impl Session {
         let began = Instant::now();
         let mut apart = Replies::new();
         let caller = self.caller(bench);
-        let end = bench.executor.run(&caller, &bytes, &ranges, &planned, &mut apart);
+        let end = bench.executor().run(&caller, &bytes, &ranges, &planned, &mut apart);
         if let Some(Stop::Room) = end.stopped {
             self.wait_for(Waits::Room);
             return false;
@@ -136,7 +142,7 @@ impl Session {
         let version = apart.waits_for(Version::ZERO);
         let decoded = ReplyDecoder::new().decode(apart.ready(Version::MAX));
         let Ok(Some((value, _))) = decoded else { unreachable!("the engine wrote a whole reply") };
-        let commit = bench.server.store.log().commit();
+        let commit = bench.server.commit();
         self.reply_when(version.unwrap_or_default(), commit, |reply| {
             let mut out = Vec::new();
             write_reply(&mut out, request, &value);
