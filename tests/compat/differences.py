@@ -54,12 +54,6 @@ ENCODINGS = [b"$3\r\nint\r\n", b"$6\r\nembstr\r\n", b"$3\r\nraw\r\n"]
 ACCEPTED: list[Difference] = [
     Difference("INCRBYFLOAT adds in decimal here, in binary with 64 bits there", rounded_sum),
     Difference(
-        "SELECT of another database is refused inside MULTI: a transaction belongs to one database",
-        lambda arguments, ours, theirs: command(arguments, b"SELECT") and theirs == b"+QUEUED\r\n"
-        and ours.startswith(b"-ERR SELECT of another database inside MULTI"),
-        diverges=True,
-    ),
-    Difference(
         "COMMAND GETKEYS takes commands without arguments as Redis 7.2 does; 7.0 calls that a wrong number of arguments",
         lambda arguments, ours, theirs: command(arguments, b"COMMAND GETKEYS") and len(arguments) == 3
         and theirs == b"-ERR wrong number of arguments for 'command|getkeys' command\r\n",
