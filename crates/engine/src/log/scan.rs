@@ -13,7 +13,11 @@
 //! durable once. Proof is a *witness*: a frame header or file header of this store, of no earlier epoch, that was
 //! written when bytes beyond P were known to be synced. Frame headers are looked for by their magic at every offset
 //! after P and in all files without a header, so that a rotten length or file header hides nothing. A witness need not
-//! have a whole payload, and may even stand inside somebody's value: what it says was true when it was written.
+//! have a whole payload.
+//!
+//! Values hold whatever a client likes, also frames. So a witness must stand where its position says, and what lies
+//! inside a torn frame whose header is the next one is not looked at. Only who knows the store's identity, which no
+//! client is told, could forge one; it would make the log refuse to open, never lose anything.
 //!
 //! Not here: repairing the tail (`recovery`).
 
@@ -205,6 +209,16 @@ impl Scan {
         }
     }
 
+    /// Bytes of the frame at the end of the log, if its header is there and only its payload is torn.
+    fn torn_frame_bytes(&self, reader: &Reader<'_>, last: usize, (at, file): (u64, &FileHeader)) -> Result<u64> {
+        let Some(found) = reader.survey.files.get(last) else {
+            return Ok(0);
+        };
+        let next = self.next_header(&mut Chunks::open(reader.disk, found)?, at, file)?;
+        let fits = |bytes: &u64| at.saturating_add(*bytes) <= found.length;
+        Ok(next.map(|(frame, _)| frame.frame_bytes()).filter(fits).unwrap_or(0))
+    }
+
     /// The log ends at `self.position`: is it damage?
     fn check_end(&mut self, reader: &Reader<'_>) -> Result<()> {
         let survey = reader.survey;
@@ -229,13 +243,14 @@ impl Scan {
                 });
             }
         }
-        let (store_id, torn_end) = (active.store_id, self.position);
+        let (store_id, torn_bytes) = (active.store_id, self.torn_frame_bytes(reader, last, (end_offset, &active))?);
+        let torn_end = self.position + torn_bytes;
         let mut witness = Search { scan: self, store_id, found: false, torn_end };
         for (place, file) in survey.files.iter().enumerate() {
             if place == last {
-                witness.look_through(reader.disk, file, end_offset)?;
+                witness.look_through(reader.disk, file, (end_offset + torn_bytes, Some(active.start_position)))?;
             } else if file.header.is_none() {
-                witness.look_through(reader.disk, file, 0)?;
+                witness.look_through(reader.disk, file, (0, None))?;
             }
         }
         let Search { found, torn_end, .. } = witness;
@@ -250,6 +265,11 @@ impl Scan {
         self.torn_bytes = torn_end - self.position;
         Ok(())
     }
+}
+
+/// Where a file whose frame at `offset` has `position` must start.
+fn implied_start(offset: u64, position: u64) -> Option<u64> {
+    position.checked_sub(offset.checked_sub(HEADER_BLOCK_BYTES)?)
 }
 
 fn corrupt(survey: &Survey, place: usize, offset: u64, what: &'static str) -> Error {
@@ -267,9 +287,17 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn look_through(&mut self, disk: &dyn Disk, file: &FoundFile, from: u64) -> Result<()> {
-        for_each_frame_header(disk, file, from, &mut |frame| {
-            if frame.store_id != self.store_id
+    /// Looks at what stands in `file` from `from` on; `start` is the file's start position where it is known.
+    fn look_through(&mut self, disk: &dyn Disk, file: &FoundFile, (from, start): (u64, Option<u64>)) -> Result<()> {
+        for_each_frame_header(disk, file, from, &mut |offset, frame| {
+            let end = frame.position.checked_add(frame.frame_bytes());
+            let (Some(end), Some(implied)) = (end, implied_start(offset, frame.position)) else {
+                return;
+            };
+            // A file without a header begins where the log ends, or later.
+            let stands_there = start.map_or(implied >= self.scan.position, |start| implied == start);
+            if !stands_there
+                || frame.store_id != self.store_id
                 || frame.position < self.scan.position
                 || frame.epoch < self.scan.epoch
                 || frame.durable_position > frame.position
@@ -278,7 +306,7 @@ impl Search<'_> {
             }
             self.scan.epoch_max = self.scan.epoch_max.max(frame.epoch);
             self.found |= frame.durable_position > self.scan.position;
-            self.torn_end = self.torn_end.max(frame.position.saturating_add(frame.frame_bytes()));
+            self.torn_end = self.torn_end.max(end);
         })
     }
 }
@@ -288,7 +316,7 @@ pub(crate) fn check_headerless(disk: &dyn Disk, survey: &Survey) -> Result<u64> 
     let mut epoch = 0;
     for (place, file) in survey.files.iter().enumerate() {
         let mut was_log = false;
-        for_each_frame_header(disk, file, 0, &mut |frame| {
+        for_each_frame_header(disk, file, 0, &mut |_, frame| {
             epoch = epoch.max(frame.epoch);
             was_log |= frame.durable_position > 0;
         })?;
@@ -299,12 +327,12 @@ pub(crate) fn check_headerless(disk: &dyn Disk, survey: &Survey) -> Result<u64> 
     Ok(epoch)
 }
 
-/// Calls `each` with every valid frame header that stands anywhere in `file` from `from` on.
+/// Calls `each` with every valid frame header that stands anywhere in `file` from `from` on, and where it stands.
 fn for_each_frame_header(
     disk: &dyn Disk,
     file: &FoundFile,
     from: u64,
-    each: &mut dyn FnMut(&FrameHeader),
+    each: &mut dyn FnMut(u64, &FrameHeader),
 ) -> Result<()> {
     let mut chunks = Chunks::open(disk, file)?;
     let mut from = from;
@@ -313,7 +341,7 @@ fn for_each_frame_header(
         while let Some(found) = find_magic(bytes, at) {
             at = found + 1;
             if let Some((frame, _)) = bytes.get(found..).and_then(FrameHeader::decode) {
-                each(&frame);
+                each(from + found as u64, &frame);
             }
         }
         // The next chunk begins so that a header cut by the end of this one is whole in it.

@@ -417,6 +417,45 @@ fn a_value_that_holds_the_bytes_of_the_log_changes_nothing() {
     assert_eq!(TestLog::open(&disk).effects(), [b"one".to_vec(), b"two".to_vec(), copy]);
 }
 
+/// A frame that a client who knows the store's identity has made up.
+fn forged(position: u64) -> Vec<u8> {
+    let (store_id, durable_position) = (*b"store under test", position);
+    FrameHeader { store_id, position, durable_position, epoch: 1 << 40, ..FrameHeader::default() }.encode().0.to_vec()
+}
+
+#[test]
+fn a_frame_forged_in_a_value_is_no_witness_where_it_cannot_stand() {
+    for torn_at in [0, PAYLOAD] {
+        let disk = TestDisk::default();
+        let mut log = TestLog::open(&disk);
+        log.put(b"kept");
+        log.append(&[vec![6; 1_000], forged(1 << 60), vec![6; 1_000]].concat());
+        log.write_only();
+        let (offset, _) = record_frames_of(&disk, &file(1))[1];
+        disk.flip_bit(&file(1), offset + torn_at);
+        let log = TestLog::open(&disk);
+        assert_eq!(log.effects(), [b"kept"]);
+        assert!(log.recovered.epoch < 1 << 40, "a forged epoch is not believed either");
+    }
+}
+
+#[test]
+fn a_frame_forged_for_its_very_place_is_no_witness_inside_a_torn_frame() {
+    let disk = TestDisk::default();
+    let mut log = TestLog::open(&disk);
+    log.put(b"kept");
+    let record_header = 1 + 2;
+    let position = log.log.append_position() + PAYLOAD + record_header + 1_000;
+    log.append(&[vec![6; 1_000], forged(position), vec![6; 1_000]].concat());
+    log.write_only();
+    let (offset, header) = record_frames_of(&disk, &file(1))[1];
+    let at = offset + PAYLOAD + record_header + 1_000;
+    let (found, _) = FrameHeader::decode(&disk.contents(&file(1))[at as usize..]).unwrap();
+    assert_eq!(found.position - header.position, at - offset, "it stands where it says");
+    disk.flip_bit(&file(1), offset + PAYLOAD);
+    assert_eq!(TestLog::open(&disk).effects(), [b"kept"]);
+}
+
 #[test]
 fn a_check_finds_what_opening_finds_and_changes_nothing() {
     let disk = disk_with_three_files();
