@@ -92,6 +92,11 @@ class Node:
             raise AssertionError(f"the server ended with code {self.process.returncode}:\n{self.printed()}")
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+                # Strangers are told NOAUTH before LOADING, so whoever knows the password gives it.
+                if "--requirepass" in self.arguments:
+                    password = self.arguments[self.arguments.index("--requirepass") + 1]
+                    connection.sendall(f'AUTH "{password}"\r\n'.encode())
+                    connection.recv(64)
                 connection.sendall(b"PING\r\n")
                 answer = connection.recv(64)
                 return answer.startswith((b"+PONG", b"-NOAUTH"))

@@ -50,7 +50,7 @@ fn talk_while_loading(dialect: Dialect, changes: &[(&str, &str)], directory: tem
         home: Mailbox::new(poll.registry(), mio::Token(0)).unwrap(),
     });
     let session = Session::new(client, dialect, &bench.settings());
-    Talk { session, bench, _poll: poll, directory: directory }
+    Talk { session, bench, _poll: poll, directory }
 }
 
 impl Talk {
