@@ -20,6 +20,13 @@ use crate::limits::{
 use crate::reply::write_length;
 use crate::{ArgRange, Args, ProtocolError, RequestLimits, parse_integer};
 
+/// Longest request in bytes, lengths and line ends counted, before the connection has authenticated: room for a name and a
+/// password of some kilobytes. Ten arguments that are each within their own limit would add up to 160 KiB for a stranger.
+const UNAUTHENTICATED_REQUEST_BYTES_MAX: usize = 32 * 1024;
+
+/// What each side buffer of inline requests may keep while the connection goes on, in bytes.
+const INLINE_BUFFER_BYTES_MAX: usize = KEPT_INLINE_BYTES_MAX / 8;
+
 /// What [`RequestDecoder::decode`] found. Every `end` is the position in the buffer right after the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decoded {
@@ -101,6 +108,9 @@ impl RequestDecoder {
         if buffer.len() as u64 > BUFFER_BYTES_MAX {
             return Err(ProtocolError::BufferTooLarge);
         }
+        if !self.inline_ranges.is_empty() {
+            self.shrink_inline();
+        }
         match buffer.get(start) {
             None => Ok(Decoded::Incomplete),
             Some(b'*') if self.partial.is_empty() => self.decode_into_ranges(buffer, start, limits, ranges),
@@ -109,10 +119,37 @@ impl RequestDecoder {
         }
     }
 
-    /// The arguments of the last [`Decoded::Inline`], valid until the next call of [`decode`](Self::decode).
+    /// The arguments of the last [`Decoded::Inline`], valid until the next call of [`decode`](Self::decode) or
+    /// [`finish_inline`](Self::finish_inline).
     #[must_use]
     pub fn inline_args(&self) -> Args<'_> {
         Args::new(&self.inline_bytes, &self.inline_ranges)
+    }
+
+    /// To be called when an inline request has run: gives its memory back at once. Without it the arguments stay until
+    /// the next [`decode`](Self::decode), which on an idle connection may never come.
+    ///
+    /// ```
+    /// use bowline_resp::{Decoded, RequestDecoder, RequestLimits};
+    /// let mut decoder = RequestDecoder::new();
+    /// let decoded = decoder.decode(b"PING\r\n", 0, &RequestLimits::default(), &mut Vec::new());
+    /// assert_eq!(decoded, Ok(Decoded::Inline { end: 6 }));
+    /// assert_eq!(decoder.inline_args().at(0), b"PING");
+    /// decoder.finish_inline();
+    /// assert!(decoder.inline_args().is_empty());
+    /// ```
+    pub fn finish_inline(&mut self) {
+        self.inline_bytes = Vec::new();
+        self.inline_ranges = Vec::new();
+    }
+
+    /// Forgets the last inline request and keeps little of its memory.
+    #[cold]
+    fn shrink_inline(&mut self) {
+        self.inline_bytes.clear();
+        self.inline_ranges.clear();
+        self.inline_bytes.shrink_to(INLINE_BUFFER_BYTES_MAX);
+        self.inline_ranges.shrink_to(INLINE_BUFFER_BYTES_MAX / size_of::<ArgRange>());
     }
 
     /// How many bytes are missing of the argument that is being received, its line end included; 0 if that is not known.
@@ -178,7 +215,10 @@ impl RequestDecoder {
 
     #[cold]
     fn decode_inline(&mut self, buffer: &[u8], start: usize, limits: &RequestLimits) -> Result<Decoded, ProtocolError> {
-        let line_bytes_max = limits.inline_bytes_max as usize;
+        let mut line_bytes_max = limits.inline_bytes_max as usize;
+        if !limits.authenticated {
+            line_bytes_max = line_bytes_max.min(UNAUTHENTICATED_REQUEST_BYTES_MAX);
+        }
         let rest = buffer.get(start..).unwrap_or_default();
         let Some(length) = find_in_line(rest, b'\n', self.progress.searched, line_bytes_max) else {
             if rest.len() > line_bytes_max {
@@ -188,10 +228,6 @@ impl RequestDecoder {
             return Ok(Decoded::Incomplete);
         };
         self.progress = Progress::default();
-        self.inline_bytes.clear();
-        self.inline_ranges.clear();
-        self.inline_bytes.shrink_to(KEPT_INLINE_BYTES_MAX);
-        self.inline_ranges.shrink_to(KEPT_RANGES_MAX);
         // The CR of the line's end is white space for the split.
         let line = rest.get(..length).unwrap_or_default();
         if let Err(error) = split_into(line, &mut self.inline_bytes, &mut self.inline_ranges) {
@@ -243,6 +279,9 @@ fn walk(
             None => match read_bulk_length(buffer, position, searched, limits)? {
                 Some((length, next)) => {
                     position = next;
+                    if !limits.authenticated && position - start + length as usize > UNAUTHENTICATED_REQUEST_BYTES_MAX {
+                        return Err(ProtocolError::UnauthenticatedBulkLength);
+                    }
                     length
                 }
                 None => {
@@ -449,8 +488,48 @@ mod tests {
         assert_eq!(decoder.decode(&long, 0, &limits, &mut ranges), Ok(Decoded::Inline { end: 60_001 }));
         assert_eq!(decoder.inline_args().at(0).len(), 60_000);
         assert_eq!(decoder.decode(&long, 60_001, &limits, &mut ranges), Ok(Decoded::Inline { end: 60_006 }));
-        assert!(decoder.inline_bytes.capacity() <= KEPT_INLINE_BYTES_MAX);
+        assert!(decoder.inline_bytes.capacity() <= INLINE_BUFFER_BYTES_MAX);
         assert_eq!(decoder.inline_args().at(0), b"PING");
+    }
+
+    #[test]
+    fn memory_of_an_inline_request_is_given_back_when_it_has_run_or_the_next_decode_begins() {
+        let (mut decoder, mut ranges) = (RequestDecoder::new(), Vec::new());
+        let many = [b"x ".repeat(30_000), b"\n".to_vec()].concat();
+        let limits = RequestLimits::default();
+        let kept = |decoder: &RequestDecoder| {
+            decoder.inline_bytes.capacity() + decoder.inline_ranges.capacity() * size_of::<ArgRange>()
+        };
+        for end_of_life in [RequestDecoder::finish_inline, |decoder: &mut RequestDecoder| {
+            let end = decoder.decode(b"", 0, &RequestLimits::default(), &mut Vec::new());
+            assert_eq!(end, Ok(Decoded::Incomplete));
+        }] {
+            assert_eq!(decoder.decode(&many, 0, &limits, &mut ranges), Ok(Decoded::Inline { end: 60_001 }));
+            assert_eq!(decoder.inline_args().len(), 30_000);
+            end_of_life(&mut decoder);
+            assert!(kept(&decoder) <= 1024, "{}", kept(&decoder));
+            assert!(decoder.inline_args().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_stranger_gets_32_kib_for_all_arguments_together() {
+        let limits = RequestLimits { authenticated: false, ..RequestLimits::default() };
+        let decode =
+            |input: &[u8], limits: &RequestLimits| RequestDecoder::new().decode(input, 0, limits, &mut Vec::new());
+        let mut input = Vec::new();
+        encode_request(&mut input, &[&b"AUTH"[..], &[b'x'; 16_000], &[b'y'; 16_000]]);
+        assert_eq!(decode(&input, &limits), Ok(Decoded::Request { end: input.len() }));
+        let mut input = Vec::new();
+        encode_request(&mut input, &[&b"AUTH"[..], &[b'x'; 16_384], &[b'y'; 16_384]]);
+        let refusal = Err(ProtocolError::UnauthenticatedBulkLength);
+        assert_eq!(decode(&input, &limits), refusal);
+        let without_the_last_argument = input.len() - 16_384 - 2;
+        assert_eq!(decode(&input[..without_the_last_argument], &limits), refusal, "refused by its promise");
+        assert_eq!(decode(&input, &RequestLimits::default()), Ok(Decoded::Request { end: input.len() }));
+        let line = [vec![b'x'; 32 * 1024 + 1], b"\n".to_vec()].concat();
+        assert_eq!(decode(&line, &limits), Err(ProtocolError::InlineTooBig));
+        assert_eq!(decode(&line[1..], &limits), Ok(Decoded::Inline { end: 32 * 1024 + 1 }));
     }
 
     #[test]

@@ -116,9 +116,13 @@ fn strangers_get_few_and_short_arguments() {
     assert_eq!(refusal(b"*1\r\n$16385\r\n"), "Protocol error: unauthenticated bulk length");
 
     let mut allowed = Vec::new();
-    let args = vec![vec![b'a'; 16 * 1024]; 10];
+    let args = vec![vec![b'a'; 3 * 1024]; 10];
     encode_request(&mut allowed, &args);
     assert_eq!(decode(&allowed, &limits), (vec![args], None));
+
+    let mut too_long_together = Vec::new();
+    encode_request(&mut too_long_together, &vec![vec![b'a'; 16 * 1024]; 10]);
+    assert_eq!(refusal(&too_long_together), "Protocol error: unauthenticated bulk length");
 }
 
 #[test]
