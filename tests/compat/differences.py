@@ -35,7 +35,11 @@ def rounded_sum(arguments: list[bytes], ours: bytes, theirs: bytes) -> bool:
 
 def hexadecimal_sum(arguments: list[bytes], ours: bytes, theirs: bytes) -> bool:
     """INCRBYFLOAT by 0x10, or of a value that begins with 0x10: the only hexadecimal numbers that are generated."""
-    if arguments[0].upper() != b"INCRBYFLOAT" or ours != b"-ERR value is not a valid float\r\n" or theirs[:1] != b"$":
+    if arguments[0].upper() != b"INCRBYFLOAT" or ours != b"-ERR value is not a valid float\r\n":
+        return False
+    if theirs == b"-ERR increment would produce NaN or Infinity\r\n":
+        return arguments[2].lower().lstrip(b"-+") in (b"inf", b"infinity")
+    if theirs[:1] != b"$":
         return False
     if arguments[2].startswith(b"0x"):
         return True

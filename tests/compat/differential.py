@@ -69,6 +69,9 @@ class Side:
         try:
             for _ in requests:
                 replies.append(connection.reply())
+        except TimeoutError:
+            asked = "; ".join(printable(request) for request in requests)
+            raise TimeoutError(f"the server on port {self.port} answers {len(replies)} of: {asked}") from None
         except ConnectionError:
             replies += [CLOSED] * (len(requests) - len(replies))
             self.connections[connection_number] = self._connect()
