@@ -6,6 +6,7 @@
 
 pub mod codec;
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use bowline::Version;
@@ -18,7 +19,27 @@ use crate::loading::REFUSAL;
 use crate::session::limits::YIELD_BYTES;
 use crate::session::{Session, Waits, Workbench};
 use crate::state::PauseMode;
-use codec::{Line, TextRequest, first_line, parse_request, write_error, write_value};
+use codec::{
+    LINE_BYTES_MAX, Line, TextCommand, TextError, TextRequest, UNAUTHENTICATED_LINE_BYTES_MAX, first_line, is_http,
+    parse_command, write_error, write_value,
+};
+
+/// How often it is told that a connection sent HTTP: who scans ports must not fill the log.
+const HTTP_TOLD_EVERY_MS: u64 = 10_000;
+
+static HTTP_TOLD: Told = Told(AtomicU64::new(0));
+
+/// When something was told last, Unix time in milliseconds.
+struct Told(AtomicU64);
+
+impl Told {
+    /// Whether it may be told again, which it is then.
+    fn may_tell(&self, now_ms: u64) -> bool {
+        let last = self.0.load(Relaxed);
+        now_ms >= last.saturating_add(HTTP_TOLD_EVERY_MS)
+            && self.0.compare_exchange(last, now_ms, Relaxed, Relaxed).is_ok()
+    }
+}
 
 impl Session {
     /// Runs the lines of `buffer` from `start` on; returns where the first one begins that did not run.
@@ -27,7 +48,9 @@ impl Session {
         self.incomplete = false;
         while self.wants_input(bench) && self.output_bytes() < output_before + YIELD_BYTES {
             let rest = buffer.get(start..).unwrap_or_default();
-            match first_line(rest, self.line_searched) {
+            let bytes_max =
+                if self.is_authenticated(&bench.settings) { LINE_BYTES_MAX } else { UNAUTHENTICATED_LINE_BYTES_MAX };
+            match first_line(rest, self.line_searched, bytes_max) {
                 Ok(Line::Incomplete) => {
                     self.line_searched = rest.len();
                     self.incomplete = true;
@@ -51,21 +74,26 @@ impl Session {
 
     /// Runs one line. False: it must wait and be given again.
     fn run_line(&mut self, line: &[u8], bench: &mut Workbench) -> bool {
-        let request = match parse_request(line) {
-            Ok(Some(request)) => request,
+        if is_http(line) {
+            self.refuse_http(bench);
+            return true;
+        }
+        let (command, rest) = match parse_command(line) {
+            Ok(Some(found)) => found,
             Ok(None) => return true,
-            Err(error) => {
-                bench.server.metrics.error("ERR");
-                self.text(|out| write_error(out, &error.to_string()));
-                return true;
-            }
+            Err(error) => return self.refuse_line(&error, bench),
         };
-        let open = matches!(request, TextRequest::Auth(_) | TextRequest::Quit);
+        let open = matches!(command, TextCommand::Auth | TextCommand::Quit);
+        // Before the rest of the line is read: a stranger's words cost nothing.
         if !open && !self.is_authenticated(&bench.settings) {
             bench.server.metrics.error("NOAUTH");
             self.text(|out| write_error(out, "authentication required: AUTH \"password\""));
             return true;
         }
+        let request = match command.request(rest) {
+            Ok(request) => request,
+            Err(error) => return self.refuse_line(&error, bench),
+        };
         if bench.is_loading() && !open && request != TextRequest::Stats {
             bench.server.metrics.error(REFUSAL);
             self.text(|out| write_error(out, REFUSAL));
@@ -98,6 +126,28 @@ impl Session {
             }
         };
         self.run_words(&request, &words, bench)
+    }
+
+    /// Answers what is wrong with a line; the next one may be better.
+    fn refuse_line(&mut self, error: &TextError, bench: &Workbench) -> bool {
+        bench.server.metrics.error("ERR");
+        self.text(|out| write_error(out, &error.to_string()));
+        true
+    }
+
+    /// Ends the conversation with a browser before a line of its request's body runs.
+    fn refuse_http(&mut self, bench: &Workbench) {
+        bench.server.metrics.error("ERR");
+        if HTTP_TOLD.may_tell(bench.now_ms) {
+            let peer = &self.client.peer;
+            tracing::warn!(
+                peer,
+                "closes a connection to text-port that sends HTTP: perhaps a page in a browser on that machine that \
+                 tries to send commands; set a password or close the port to it"
+            );
+        }
+        self.text(|out| write_error(out, "this is not an HTTP server"));
+        self.close_after_replies();
     }
 
     fn authenticate_line(&mut self, password: &[u8], bench: &Workbench) {
@@ -178,7 +228,71 @@ fn write_reply(out: &mut Vec<u8>, request: &TextRequest, value: &Value) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::net::listen::Dialect;
+    use crate::net::mailbox::Mailbox;
+    use crate::session::clients::Introduction;
+    use crate::settings::{SettingsStore, Sources};
+    use crate::state::Server;
+
+    /// What a server without data answers to these bytes, and whether it closes then.
+    fn answer(settings: &[(&str, &str)], bytes: &[u8]) -> (String, bool) {
+        let store = Arc::new(SettingsStore::load(Sources::default()).unwrap());
+        store.set(settings).unwrap();
+        let server = Server::new(store);
+        let mut bench = Workbench::new(server.clone());
+        let poll = mio::Poll::new().unwrap();
+        let client = server.clients.register(Introduction {
+            peer: "127.0.0.1:50000".to_owned(),
+            local: "127.0.0.1:6380".to_owned(),
+            unix: false,
+            descriptor: 9,
+            now_ms: bench.now_ms,
+            home: Mailbox::new(poll.registry(), mio::Token(0)).unwrap(),
+        });
+        let mut session = Session::new(client, Dialect::Text, &bench.settings());
+        session.receive(bytes, &mut bench);
+        (String::from_utf8_lossy(session.output(Version::ZERO)).into_owned(), session.is_closing())
+    }
+
+    #[test]
+    fn a_stranger_gets_a_short_line_and_after_auth_a_long_one() {
+        let long = vec![b'x'; codec::UNAUTHENTICATED_LINE_BYTES_MAX];
+        let (text, closes) = answer(&[("requirepass", "secret")], &long);
+        assert_eq!(text, "ERROR line longer than 1024 bytes: authenticate first: AUTH \"password\"\n");
+        assert!(closes);
+        let (text, closes) = answer(&[("requirepass", "secret")], &[b"AUTH secret\nAUTH ", &long[..], b"\n"].concat());
+        assert_eq!((text.as_str(), closes), ("OK\nERROR wrong password\n", false));
+        let (text, closes) = answer(&[], &long);
+        assert_eq!((text.as_str(), closes), ("", false));
+    }
+
+    #[test]
+    fn a_stranger_is_refused_before_the_words_are_read() {
+        let (text, closes) = answer(&[("requirepass", "secret")], b"GET \"open\nPING one too many\nAUTH secret\nGET\n");
+        let refusal = "ERROR authentication required: AUTH \"password\"\n";
+        assert_eq!(text, [refusal, refusal, "OK\n", "ERROR wrong number of words: GET \"key\"\n"].concat());
+        assert!(!closes);
+    }
+
+    #[test]
+    fn the_body_of_a_browsers_request_does_not_run() {
+        for head in ["POST / HTTP/1.1\r\n", "Host: localhost\r\n", "PUT /k HTTP/1.1\r\n", "GET /?x HTTP/1.0\r\n"] {
+            let request = format!("{head}Content-Length: 7\r\n\r\nSTATS\r\n");
+            let (text, closes) = answer(&[], request.as_bytes());
+            assert_eq!((text.as_str(), closes), ("ERROR this is not an HTTP server\n", true), "{head}");
+        }
+    }
+
+    #[test]
+    fn http_is_told_once_in_a_while() {
+        let told = Told(AtomicU64::new(0));
+        let start = 1_700_000_000_000;
+        let at = [0, 1, HTTP_TOLD_EVERY_MS - 1, HTTP_TOLD_EVERY_MS, HTTP_TOLD_EVERY_MS + 1];
+        assert_eq!(at.map(|later| told.may_tell(start + later)), [true, false, false, true, false]);
+    }
 
     #[test]
     fn engine_replies_become_the_words_of_the_grammar() {
