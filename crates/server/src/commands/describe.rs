@@ -1,5 +1,7 @@
 //! COMMAND: what every command is, derived from the rows.
 
+use std::collections::BTreeSet;
+
 use bowline::command::{Arity, CommandInfo, Flags, Group, KeyPositions, Pattern};
 use bowline_resp::{Args, Reply};
 
@@ -43,6 +45,10 @@ static SUBCOMMANDS: &[ServerCommand] = &[
     ),
     ServerCommand::new("command|help", Arity::Exactly(2), "", "Lists the subcommands.", help),
 ];
+
+/// Longest answer of COMMAND INFO in bytes: every command is told in a hundredth of it, so only a request that names
+/// commands thousands of times meets it. It is answered an error.
+const DESCRIPTION_BYTES_MAX: usize = 16 << 20;
 
 /// A command or subcommand as it is told.
 struct Described<'a> {
@@ -204,14 +210,25 @@ fn info(call: &mut Call<'_>) {
         return every(call);
     }
     let asked = call.args.from(2);
-    let mut reply = call.reply();
+    if !write_infos(&mut call.reply(), asked) {
+        call.error(&format!("ERR the answer is longer than {DESCRIPTION_BYTES_MAX} bytes: name fewer commands"));
+    }
+}
+
+/// Answers what each name stands for. False: nothing is written, as it would be too much.
+fn write_infos(reply: &mut Reply<'_>, asked: Args<'_>) -> bool {
     reply.array(asked.len());
     for name in asked.iter() {
         match named(name) {
-            Some(described) => described.write_info(&mut reply),
+            Some(described) => described.write_info(reply),
             None => reply.null_array(),
         }
+        if reply.bytes_written() > DESCRIPTION_BYTES_MAX {
+            reply.rollback(0);
+            return false;
+        }
     }
+    true
 }
 
 fn docs(call: &mut Call<'_>) {
@@ -219,13 +236,19 @@ fn docs(call: &mut Call<'_>) {
     let found: Vec<Described<'_>> = if asked.is_empty() {
         table::all().iter().map(|entry| Described::entry(entry)).collect()
     } else {
-        asked.iter().filter_map(named).collect()
+        named_once(asked)
     };
     let mut reply = call.reply();
     reply.map(found.len());
     for described in found {
         described.write_docs(&mut reply);
     }
+}
+
+/// What the names stand for, each once however often it is named: the answer is a map.
+fn named_once(asked: Args<'_>) -> Vec<Described<'static>> {
+    let mut seen = BTreeSet::new();
+    asked.iter().filter_map(named).filter(|described| seen.insert(described.info.name)).collect()
 }
 
 fn list(call: &mut Call<'_>) {
@@ -266,5 +289,32 @@ fn get_keys(call: &mut Call<'_>) {
     reply.array(positions.len());
     for position in positions {
         reply.bulk(request.at(position));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bowline_resp::{ArgRange, Protocol};
+
+    use super::*;
+
+    /// So many times the name of a container with its subcommands.
+    fn names(times: usize) -> Vec<ArgRange> {
+        vec![ArgRange { start: 0, len: 6 }; times]
+    }
+
+    #[test]
+    fn a_command_named_often_is_documented_once() {
+        let described = named_once(Args::new(b"client", &names(50_000)));
+        assert_eq!(described.iter().map(|described| described.info.name).collect::<Vec<_>>(), ["client"]);
+    }
+
+    #[test]
+    fn an_answer_that_names_a_command_too_often_is_refused_and_leaves_nothing() {
+        let mut out = b"+OK\r\n".to_vec();
+        assert!(!write_infos(&mut Reply::new(&mut out, Protocol::Resp2), Args::new(b"client", &names(50_000))));
+        assert_eq!(out, b"+OK\r\n");
+        assert!(write_infos(&mut Reply::new(&mut out, Protocol::Resp2), Args::new(b"client", &names(2))));
+        assert!(out.starts_with(b"+OK\r\n*2\r\n*10\r\n$6\r\nclient\r\n"));
     }
 }

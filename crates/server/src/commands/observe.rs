@@ -1,10 +1,13 @@
 //! SLOWLOG and LATENCY: what took long.
 
+use std::collections::BTreeSet;
+
 use bowline::command::{Arity, Flags};
 use bowline::histogram::HistogramSnapshot;
+use bowline_resp::Args;
 
 use super::row::{Call, ServerCommand, container, help};
-use super::table;
+use super::table::{self, Entry};
 
 const ADMIN: Flags = Flags::ADMIN;
 
@@ -96,33 +99,33 @@ fn slowlog_reset(call: &mut Call<'_>) {
 }
 
 fn histogram(call: &mut Call<'_>) {
-    let chosen: Vec<_> = if call.args.len() > 2 {
-        call.args.from(2).iter().filter_map(table::lookup).collect()
-    } else {
-        table::all().to_vec()
-    };
+    let mut chosen: Vec<_> = if call.args.len() > 2 { each_once(call.args.from(2)) } else { table::all().to_vec() };
     let server = call.server();
-    let mut found = Vec::new();
-    for entry in chosen {
-        if let Some(latency) = server.metrics.latency(entry.index) {
-            found.push((entry.info.name, latency));
-        }
-    }
+    // A snapshot is kilobytes: only one is held at a time, and first it is asked who has any.
+    chosen.retain(|entry| server.metrics.latency(entry.index).is_some());
     let mut reply = call.reply();
-    reply.map(found.len());
-    for (name, latency) in found {
-        reply.bulk(name.as_bytes());
+    reply.map(chosen.len());
+    for entry in chosen {
+        // None if another loop has just set the counters to zero.
+        let latency = server.metrics.latency(entry.index);
+        reply.bulk(entry.info.name.as_bytes());
         reply.map(2);
         reply.bulk(b"calls");
-        reply.integer(latency.count as i64);
+        reply.integer(latency.as_ref().map_or(0, |latency| latency.count) as i64);
         reply.bulk(b"histogram_usec");
-        let buckets = microsecond_buckets(&latency);
+        let buckets = latency.as_ref().map_or_else(Vec::new, microsecond_buckets);
         reply.map(buckets.len());
         for (bound, calls) in buckets {
             reply.integer(bound as i64);
             reply.integer(calls as i64);
         }
     }
+}
+
+/// The commands of these names, each once however often it is named, in the order of the names.
+fn each_once(names: Args<'_>) -> Vec<&'static Entry> {
+    let mut seen = BTreeSet::new();
+    names.iter().filter_map(table::lookup).filter(|entry| seen.insert(entry.index)).collect()
 }
 
 /// Cumulated samples by powers of two of microseconds; a power without new ones is left out, as Redis does.
@@ -151,6 +154,14 @@ fn latency_reset(call: &mut Call<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_named_often_is_told_once() {
+        let (names, get) = (b"setgetGETnone", |start, len| bowline_resp::ArgRange { start, len });
+        let asked = [get(0, 3), get(3, 3), get(6, 3), get(9, 4), get(0, 3)].repeat(10_000);
+        let told = each_once(Args::new(names, &asked));
+        assert_eq!(told.iter().map(|entry| entry.info.name).collect::<Vec<_>>(), ["set", "get"]);
+    }
 
     #[test]
     fn samples_are_cumulated_by_powers_of_two_microseconds() {
