@@ -1,7 +1,9 @@
 //! Who may come in: takes connections from the doors and hands them round to the event loops.
 //!
 //! A connection over `max_connections`, and one from another machine while protected mode holds, gets its refusal in
-//! one write and is closed. When descriptors run out, a spare one is given up for a moment, so that the waiting
+//! one write and is closed. The same holds for one over what the limit of open files has room for, beside what the log
+//! needs: strangers cannot take the descriptors of its next file. At most [`ACCEPT_TURN_MAX`] are taken at a time, so
+//! that a flood at the doors does not keep those waiting who are in. When descriptors run out, a spare one is given up for a moment, so that the waiting
 //! connection is taken and closed (its client learns at once) and the loop does not spin on an edge that stays; if
 //! even that fails, the doors rest for a tenth of a second.
 //!
@@ -13,6 +15,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, getrlimit};
 
 use super::listen::{Dialect, Door, Listening};
 use super::mailbox::{Letter, Mailbox};
@@ -26,6 +30,13 @@ or bind to the right interfaces behind a firewall and run 'CONFIG SET protected-
 
 /// How often the want of descriptors is told at most.
 const WARN_EVERY: Duration = Duration::from_secs(10);
+
+/// Connections taken from a door before the loop looks after those that are in. The door stays ready meanwhile.
+pub const ACCEPT_TURN_MAX: usize = 64;
+
+/// Descriptors that connections leave to the rest: listeners, log files, the lock, pollers, and some to spare. When they
+/// would take them, they are told that the server is full.
+pub const OTHER_FILES: u64 = 64;
 
 /// What a client over the limit is told.
 const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
@@ -48,6 +59,8 @@ pub struct Arrival {
 pub enum Accepted {
     /// Nobody waits any more.
     All,
+    /// As many as one turn may take; more may wait. No new edge tells of them: accept again after other work.
+    More,
     /// The system has no room for another connection now; try again in a while.
     Exhausted,
 }
@@ -71,6 +84,16 @@ impl Acceptor {
     /// Takes every connection that waits at a door.
     pub fn accept(&mut self, listening: &Listening) -> Accepted {
         loop {
+            let accepted = self.accept_turn(listening);
+            if accepted != Accepted::More {
+                return accepted;
+            }
+        }
+    }
+
+    /// Takes connections that wait at a door, at most [`ACCEPT_TURN_MAX`], those that are refused counted.
+    pub fn accept_turn(&mut self, listening: &Listening) -> Accepted {
+        for _ in 0..ACCEPT_TURN_MAX {
             let taken = match &listening.door {
                 Door::Tcp(listener) => listener.accept().map(|(stream, peer)| self.admit_tcp(stream, peer)),
                 Door::Unix(listener) => listener.accept().map(|(stream, _)| self.admit_unix(stream, listener)),
@@ -93,6 +116,7 @@ impl Acceptor {
                 Err(_) => {}
             }
         }
+        Accepted::More
     }
 
     /// Says it once in a while and not with every try.
@@ -146,7 +170,10 @@ impl Acceptor {
     }
 
     fn is_full(&self) -> bool {
-        self.server.metrics.connections.load(Relaxed) >= u64::from(self.server.settings.current().max_connections)
+        // Asked anew each time: CONFIG SET of max_connections may have raised the limit of open files.
+        let open_files = getrlimit(Resource::Nofile).current;
+        let most = connections_max(self.server.settings.current().max_connections, open_files);
+        self.server.metrics.connections.load(Relaxed) >= most
     }
 
     fn refuse(&self, socket: &mut Socket, text: &[u8]) {
@@ -172,6 +199,12 @@ impl Acceptor {
     }
 }
 
+/// How many connections there may be under these limits; `None`: any number of open files.
+fn connections_max(max_connections: u32, open_files: Option<u64>) -> u64 {
+    let room = open_files.unwrap_or(u64::MAX).saturating_sub(OTHER_FILES);
+    u64::from(max_connections).min(room)
+}
+
 /// Whether no further connection can be had for want of descriptors or memory.
 fn is_exhaustion(error: &io::Error) -> bool {
     use rustix::io::Errno;
@@ -181,11 +214,67 @@ fn is_exhaustion(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use mio::{Poll, Token};
+
+    use super::super::listen::unix;
     use super::*;
+    use crate::settings::{SettingsStore, Sources};
+
+    /// An acceptor of a server with these settings, and the mailbox of its only loop.
+    fn acceptor(changes: &[(&str, &str)]) -> (Acceptor, Arc<Mailbox>, Poll) {
+        let settings = Arc::new(SettingsStore::load(Sources::default()).unwrap());
+        settings.set(changes).unwrap();
+        let poll = Poll::new().unwrap();
+        let mailbox = Mailbox::new(poll.registry(), Token(0)).unwrap();
+        (Acceptor::new(Server::new(settings), vec![mailbox.clone()]), mailbox, poll)
+    }
 
     #[test]
     fn only_exhaustion_pauses_the_doors() {
         assert!(is_exhaustion(&rustix::io::Errno::MFILE.into()));
         assert!(!is_exhaustion(&rustix::io::Errno::CONNABORTED.into()));
+    }
+
+    #[test]
+    fn a_turn_takes_a_bounded_number_and_says_that_more_may_wait() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let (listening, _file) = unix(&path, 0o766, 256).unwrap();
+        let (mut acceptor, mailbox, _poll) = acceptor(&[]);
+        let clients: Vec<_> = (0..ACCEPT_TURN_MAX + 1).map(|_| UnixStream::connect(&path).unwrap()).collect();
+        assert_eq!(acceptor.accept_turn(&listening), Accepted::More);
+        assert_eq!(mailbox.take().len(), ACCEPT_TURN_MAX);
+        assert_eq!(acceptor.accept_turn(&listening), Accepted::All);
+        assert_eq!(mailbox.take().len(), clients.len() - ACCEPT_TURN_MAX);
+    }
+
+    #[test]
+    fn a_connection_over_the_limit_is_refused_also_after_the_limit_was_changed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let (listening, _file) = unix(&path, 0o766, 16).unwrap();
+        let (mut acceptor, mailbox, _poll) = acceptor(&[("maxclients", "1")]);
+        let _clients = [UnixStream::connect(&path).unwrap(), UnixStream::connect(&path).unwrap()];
+        assert_eq!(acceptor.accept_turn(&listening), Accepted::All);
+        assert_eq!(mailbox.take().len(), 1);
+        acceptor.server.settings.set(&[("maxclients", "4294967295")]).unwrap();
+        let _third = UnixStream::connect(&path).unwrap();
+        assert_eq!(acceptor.accept_turn(&listening), Accepted::All);
+        assert_eq!(mailbox.take().len(), 1);
+        let open_files = getrlimit(Resource::Nofile).current.unwrap();
+        acceptor.server.metrics.connections.store(open_files - OTHER_FILES, Relaxed);
+        let _fourth = UnixStream::connect(&path).unwrap();
+        assert_eq!(acceptor.accept_turn(&listening), Accepted::All);
+        assert_eq!(mailbox.take().len(), 0, "the rest of the descriptors is the log's");
+    }
+
+    #[test]
+    fn connections_leave_descriptors_to_the_log() {
+        assert_eq!(connections_max(10_000, Some(1024)), 1024 - OTHER_FILES);
+        assert_eq!(connections_max(100, Some(1024)), 100);
+        assert_eq!(connections_max(100, None), 100);
+        assert_eq!(connections_max(u32::MAX, Some(10)), 0);
     }
 }

@@ -3,11 +3,10 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
-/// Files that are open beside the connections: listeners, log files, the lock, pollers, and some to spare.
-const OTHER_FILES: u64 = 64;
+use crate::net::accept::OTHER_FILES;
 
 /// Raises the limit of open files so that this many connections have room. What the system does not allow is logged with
-/// its remedy; connections beyond it are refused when they come.
+/// its remedy; connections beyond it are refused when they come (`net::accept`), however high `max_connections` is.
 pub(super) fn raise_limit(max_connections: u32) {
     let needed = u64::from(max_connections) + OTHER_FILES;
     let now = getrlimit(Resource::Nofile);
@@ -24,7 +23,7 @@ pub(super) fn raise_limit(max_connections: u32) {
     let now = limits(getrlimit(Resource::Nofile)).map_or(u64::MAX, |(current, _)| current);
     if now < needed {
         warn!(
-            "max_connections is {max_connections}, but the limit of open files is {now}: connections beyond {} may be \
+            "max_connections is {max_connections}, but the limit of open files is {now}: connections beyond {} are \
              refused; raise it with `ulimit -n {needed}` or LimitNOFILE={needed} in the unit",
             now.saturating_sub(OTHER_FILES)
         );
