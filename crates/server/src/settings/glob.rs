@@ -2,8 +2,16 @@
 
 use super::table::folded;
 
-/// Whether the whole name matches. Time is at most the product of the two lengths, whatever the pattern.
+/// Longest pattern in bytes that is compared: more than any name with every byte in brackets. A longer one matches
+/// nothing, so that one request cannot keep a loop busy with patterns that go back at every byte.
+const PATTERN_BYTES_MAX: usize = 256;
+
+/// Whether the whole name matches. Time is at most the product of the two lengths, whatever the pattern; one over
+/// [`PATTERN_BYTES_MAX`] matches nothing.
 pub(super) fn matches(pattern: &str, name: &str) -> bool {
+    if pattern.len() > PATTERN_BYTES_MAX {
+        return false;
+    }
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut at, mut done) = (0, 0);
     // Where to go on when the last star has to take one more byte.
@@ -113,7 +121,14 @@ mod tests {
 
     #[test]
     fn many_stars_end_soon() {
-        let pattern = "a*".repeat(2000) + "z";
+        let pattern = "a*".repeat(127) + "z";
         assert!(!matches(&pattern, &"a".repeat(4000)));
+    }
+
+    #[test]
+    fn a_pattern_over_the_limit_matches_nothing() {
+        let longest = "*".repeat(PATTERN_BYTES_MAX);
+        assert!(matches(&longest, "port"));
+        assert!(!matches(&(longest + "*"), "port"));
     }
 }
