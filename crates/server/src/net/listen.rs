@@ -1,7 +1,8 @@
 //! Listening sockets: TCP on several addresses, and a UNIX socket that is never open wider than asked.
 //!
-//! The UNIX socket has its permissions before anybody can connect: the mode is put on the socket before `bind` makes
-//! the file, set again on the file, and only then `listen` opens the door. A file that a dead server left behind is
+//! The UNIX socket has its permissions from the moment its file exists: the mode is put on the socket, and `bind` makes
+//! the file with it under a umask that takes nothing of it away. The file is never changed by its path, where another
+//! one could have been put meanwhile. A file that a dead server left behind is
 //! recognised by a refused connection and replaced; any other file in the way is an error. At exit the file is
 //! removed only while it is still the one made here.
 //!
@@ -10,9 +11,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
+use rustix::fs::Mode;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::settings::Listen;
@@ -147,17 +150,28 @@ pub fn unix(path: &Path, mode: u32, backlog: u32) -> Result<(Listening, SocketFi
     clear_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None).map_err(refused)?;
     let address = SockAddr::unix(path).map_err(refused)?;
-    // Linux gives the file the socket's own mode (less the umask), so it is never wider than asked.
-    rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(mode & 0o777))
-        .map_err(|errno| refused(errno.into()))?;
-    socket.bind(&address).map_err(refused)?;
+    bind_with_mode(&socket, &address, mode).map_err(refused)?;
     let made = std::fs::symlink_metadata(path).map_err(refused)?;
     let file = SocketFile { path: path.to_owned(), device: made.dev(), inode: made.ino() };
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o777)).map_err(refused)?;
     socket.set_nonblocking(true).map_err(refused)?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(refused)?;
     let listener = std::os::unix::net::UnixListener::from(OwnedFd::from(socket));
     Ok((Listening { door: Door::Unix(mio::net::UnixListener::from_std(listener)), dialect: Dialect::Resp }, file))
+}
+
+/// Makes the socket's file with exactly these permission bits.
+fn bind_with_mode(socket: &Socket, address: &SockAddr, mode: u32) -> io::Result<()> {
+    // The umask belongs to the process: one at a time, or an older one would be put back after a newer one.
+    static UMASK: Mutex<()> = Mutex::new(());
+    let bits = Mode::from_raw_mode(mode & 0o777);
+    // Linux gives the file the socket's own mode less the umask.
+    rustix::fs::fchmod(socket, bits)?;
+    let _alone = UMASK.lock();
+    // What other threads make in this moment can only be narrower for it.
+    let before = rustix::process::umask(Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO).difference(bits));
+    let bound = socket.bind(address);
+    rustix::process::umask(before);
+    bound
 }
 
 /// Removes the socket file of a server that is gone; leaves everything else alone.
@@ -183,14 +197,19 @@ fn clear_stale(path: &Path) -> Result<(), ListenError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
-    fn the_unix_socket_has_exactly_the_mode_asked_for() {
+    fn the_unix_socket_has_exactly_the_mode_asked_for_whatever_the_umask() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("s");
-        let (_listening, _file) = unix(&path, 0o740, 16).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o740);
+        // 0o762 has bits that the usual umask takes away.
+        for (name, mode) in [("a", 0o740), ("b", 0o762), ("c", 0o1766)] {
+            let path = directory.path().join(name);
+            let (_listening, _file) = unix(&path, mode, 16).unwrap();
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode & 0o777);
+        }
     }
 
     #[test]
@@ -198,8 +217,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let (listening, file) = unix(&path, 0o700, 16).unwrap();
-        assert!(matches!(unix(&path, 0o700, 16), Err(ListenError::InUse { .. })));
+        let (listening, file) = unix(&path, 0o766, 16).unwrap();
+        assert!(matches!(unix(&path, 0o766, 16), Err(ListenError::InUse { .. })));
         drop((listening, file));
         assert!(!path.exists());
     }
@@ -209,7 +228,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notes");
         std::fs::write(&path, "keep me").unwrap();
-        assert!(matches!(unix(&path, 0o700, 16), Err(ListenError::NotASocket { .. })));
+        assert!(matches!(unix(&path, 0o766, 16), Err(ListenError::NotASocket { .. })));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "keep me");
     }
 
@@ -217,7 +236,7 @@ mod tests {
     fn the_socket_of_a_successor_is_not_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        let (listening, file) = unix(&path, 0o700, 16).unwrap();
+        let (listening, file) = unix(&path, 0o766, 16).unwrap();
         std::fs::remove_file(&path).unwrap();
         let successor = std::os::unix::net::UnixListener::bind(&path).unwrap();
         drop((listening, file));
