@@ -146,10 +146,11 @@ impl Model {
     }
 
     fn rename(&mut self, from: (u32, String), to: (u32, String), replace: bool) {
-        if from != to && (replace || !self.entries.contains_key(&to)) {
-            if let Some(entry) = self.entries.remove(&from) {
-                self.entries.insert(to, entry);
-            }
+        if from != to
+            && (replace || !self.entries.contains_key(&to))
+            && let Some(entry) = self.entries.remove(&from)
+        {
+            self.entries.insert(to, entry);
         }
     }
 }

@@ -275,7 +275,7 @@ impl Needs {
             let databases = hold.held().iter().map(|segment| hold.segment(segment).tables().count()).max();
             room += keys.map(|len| len + KEY_OVERHEAD).sum::<usize>() * databases.unwrap_or(1) + RECORD_OVERHEAD;
         }
-        if room <= self.room && !(due && !self.shared.is_empty()) {
+        if room <= self.room && (!due || self.shared.is_empty()) {
             return Needs::default();
         }
         let (shared, exclusive) = match due {

@@ -214,6 +214,7 @@ fn reset(call: &mut Call<'_>) {
     session.reply_mode = ReplyMode::On;
     session.level = None;
     session.authenticated = password_free;
+    session.stranger_since_ms = call.bench.now_ms;
     session.client.names.lock().name.clear();
     call.reply().simple("RESET");
 }

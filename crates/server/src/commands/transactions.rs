@@ -61,7 +61,9 @@ fn watch(call: &mut Call<'_>) {
         return call.error("ERR WATCH inside MULTI is not allowed");
     }
     for key in call.args.from(1).iter() {
-        call.session.watch(call.bench, key);
+        if !call.session.watch(call.bench, key) {
+            return call.error("ERR too many keys are watched: UNWATCH, or EXEC first");
+        }
     }
     call.reply().ok();
 }

@@ -157,7 +157,7 @@ pub struct Totals {
 }
 
 /// Sums of one command over all loops.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct CommandTotals {
     /// Calls that ran.
     pub calls: u64,
@@ -276,7 +276,9 @@ impl Metrics {
 
     /// Sums since the start or the last [`reset`](Metrics::reset).
     pub fn totals(&self) -> Totals {
-        let (now, base) = (self.totals_ever(), self.base.lock().totals);
+        // The base first: a reset in between would otherwise take away more than there is.
+        let base = self.base.lock().totals;
+        let now = self.totals_ever();
         Totals {
             bytes_in: now.bytes_in - base.bytes_in,
             bytes_out: now.bytes_out - base.bytes_out,
@@ -301,8 +303,10 @@ impl Metrics {
 
     /// Sums of a command since the start or the last reset.
     pub fn command(&self, index: u16) -> CommandTotals {
+        // The base first, as in `totals`.
+        let base = self.base.lock().commands.get(&index).copied();
         let mut sum = self.command_ever(index);
-        if let Some(base) = self.base.lock().commands.get(&index) {
+        if let Some(base) = base {
             sum.calls -= base.calls;
             sum.nanoseconds -= base.nanoseconds;
             sum.rejected -= base.rejected;

@@ -88,7 +88,8 @@ impl Connection {
     fn read(&mut self, bench: &mut Workbench, buffer: &mut [u8]) -> io::Result<()> {
         let wanted = self.session.bytes_wanted();
         let (asked, read) = if wanted >= DIRECT_READ_FROM {
-            let space = wanted.min(DIRECT_READ_BYTES);
+            // As much as has come already, at least a usual read: memory follows bytes, not what a header promises.
+            let space = wanted.min(DIRECT_READ_BYTES).min(self.session.received_bytes().max(buffer.len()));
             let read = self.socket.read(self.session.direct_space(space));
             self.session.received_directly(space, *read.as_ref().unwrap_or(&0), bench);
             (space, read)

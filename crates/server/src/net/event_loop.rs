@@ -68,6 +68,8 @@ pub struct EventLoop {
     /// Connections held back by CLIENT PAUSE.
     paused: Vec<usize>,
     reception: Option<Reception>,
+    /// Doors at which more may wait than a turn took; no edge tells of them.
+    ready_doors: Vec<usize>,
     rest_until: Option<Instant>,
     spare_replies: Replies,
     buffer: Vec<u8>,
@@ -94,6 +96,7 @@ impl EventLoop {
             for_room: Vec::new(),
             paused: Vec::new(),
             reception: None,
+            ready_doors: Vec::new(),
             rest_until: None,
             spare_replies: Replies::new(),
             buffer: vec![0; READ_BYTES],
@@ -135,6 +138,9 @@ impl EventLoop {
             self.take_store();
             self.bench.now_ms = self.bench.server.now_ms();
             self.bench.refresh_settings();
+            for door in std::mem::take(&mut self.ready_doors) {
+                self.accept(Some(door));
+            }
             for event in &events {
                 match event.token() {
                     BELL => {}
@@ -184,7 +190,7 @@ impl EventLoop {
 
     /// How long to sleep: not at all when something is runnable.
     fn timeout(&self) -> Option<Duration> {
-        if !self.to_run.is_empty() {
+        if !self.to_run.is_empty() || !self.ready_doors.is_empty() {
             return Some(Duration::ZERO);
         }
         let now = Instant::now();
@@ -311,8 +317,16 @@ impl EventLoop {
         let Some(reception) = &mut self.reception else { return };
         let chosen = |door: usize| number.is_none_or(|number| number == door);
         for (door, listening) in reception.doors.iter().enumerate() {
-            if chosen(door) && reception.acceptor.accept(listening) == Accepted::Exhausted {
-                self.rest_until = Some(Instant::now() + Duration::from_millis(ACCEPT_REST_MS));
+            if !chosen(door) {
+                continue;
+            }
+            match reception.acceptor.accept_turn(listening) {
+                Accepted::All => {}
+                Accepted::More if self.ready_doors.contains(&door) => {}
+                Accepted::More => self.ready_doors.push(door),
+                Accepted::Exhausted => {
+                    self.rest_until = Some(Instant::now() + Duration::from_millis(ACCEPT_REST_MS));
+                }
             }
         }
     }
@@ -407,7 +421,7 @@ impl EventLoop {
         let Connection { session, active_ms, .. } = connection;
         let (settings, now_ms) = (self.bench.settings(), self.bench.now_ms);
         let quiet_ms = now_ms.saturating_sub(*active_ms);
-        let age_ms = now_ms.saturating_sub(session.client.since_ms);
+        let age_ms = now_ms.saturating_sub(session.stranger_since_ms);
         if !session.is_authenticated(&settings) && age_ms > AUTHENTICATION_SECONDS_MAX * 1000 {
             return true;
         }

@@ -50,6 +50,13 @@ pub const CLIENT_NAME_BYTES_MAX: usize = 1024;
 /// strangers cannot hold all connections.
 pub const AUTHENTICATION_SECONDS_MAX: u64 = 60;
 
+/// Reply bytes that wait for a client which has not authenticated where a password is set: the session runs nothing more
+/// until it takes some, so that strangers cannot fill the memory.
+pub const STRANGER_REPLY_BYTES_MAX: usize = 64 << 10;
+
+/// Keys that one connection may watch at once; a WATCH beyond is an error and EXEC will refuse.
+pub const WATCHED_KEYS_MAX: usize = 1 << 20;
+
 /// Seconds that SHUTDOWN and SIGTERM wait for replies to be committed and taken before connections are closed.
 pub const SHUTDOWN_SECONDS_MAX: u64 = 10;
 

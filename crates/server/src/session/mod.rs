@@ -28,6 +28,7 @@ mod transaction;
 mod turn;
 mod workbench;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -38,7 +39,7 @@ use bowline_resp::{Protocol, Reply, RequestDecoder};
 use crate::net::listen::Dialect;
 use crate::settings::Settings;
 use clients::Client;
-use limits::{HELD_BYTES_MAX, KEPT_BYTES};
+use limits::{HELD_BYTES_MAX, KEPT_BYTES, STRANGER_REPLY_BYTES_MAX};
 use transaction::Transaction;
 pub use workbench::Workbench;
 
@@ -70,6 +71,8 @@ pub struct Session {
     pub client: Arc<Client>,
     /// Whether the password was given, or none was needed when the connection came.
     pub authenticated: bool,
+    /// Since when it has not said the password that it must, milliseconds of the store's time.
+    pub stranger_since_ms: u64,
     /// RESP2 or RESP3.
     pub protocol: Protocol,
     /// Whether requests are answered.
@@ -89,6 +92,8 @@ pub struct Session {
     closing: bool,
     transaction: Option<Box<Transaction>>,
     watched: Vec<Watched>,
+    /// Database and key of everything in `watched`, so that watching a key twice costs no search.
+    watching: HashSet<(u32, Box<[u8]>)>,
     /// The input ends in a request of which bytes are missing, and holds nothing before it.
     pub(crate) incomplete: bool,
 }
@@ -97,6 +102,7 @@ impl Session {
     /// A session that begins now.
     pub fn new(client: Arc<Client>, dialect: Dialect, settings: &Settings) -> Session {
         Session {
+            stranger_since_ms: client.since_ms,
             client,
             authenticated: settings.requirepass.is_empty(),
             protocol: Protocol::Resp2,
@@ -113,6 +119,7 @@ impl Session {
             closing: false,
             transaction: None,
             watched: Vec::new(),
+            watching: HashSet::new(),
             incomplete: false,
         }
     }
@@ -170,6 +177,11 @@ impl Session {
         }
     }
 
+    /// Bytes received and not yet executed.
+    pub fn received_bytes(&self) -> usize {
+        self.input.len() - self.input_start.min(self.input.len())
+    }
+
     /// Bytes still missing of a large argument, 0 when none is on its way.
     pub fn bytes_wanted(&self) -> usize {
         if self.input.is_empty() { 0 } else { self.decoder.bytes_wanted() }
@@ -217,7 +229,9 @@ impl Session {
 
     /// Whether there are more reply bytes than the settings allow. The session runs nothing until the client has taken some.
     pub fn is_over_reply_limit(&self, bench: &Workbench) -> bool {
-        self.replies.len() > bench.reply_bytes_max
+        let known = self.is_authenticated(&bench.settings());
+        let limit = if known { bench.reply_bytes_max } else { bench.reply_bytes_max.min(STRANGER_REPLY_BYTES_MAX) };
+        self.replies.len() > limit
     }
 
     /// Reply bytes that wait for a commit.

@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use bowline::Durability;
 use bowline::command::{Command, Flags, quotable};
 use bowline::exec::{Planned, Stop};
+use bowline::{Durability, Version};
 use bowline_resp::{ArgRange, Args};
 
 use super::{ReplyMode, Session, Waits, Workbench};
@@ -24,12 +24,14 @@ impl Session {
         // Not answered: the replies go nowhere, and nothing waits for them.
         let kept = std::mem::take(&mut self.replies);
         let ran = self.answer(args, entry, bench);
-        self.replies = kept;
+        let mut unsaid = std::mem::replace(&mut self.replies, kept);
         if ran {
             match (mode, self.reply_mode) {
                 (ReplyMode::SkipNext, ReplyMode::SkipNext) => self.reply_mode = ReplyMode::On,
                 // CLIENT REPLY ON is the one request that is answered while replies are off.
-                (_, ReplyMode::On) => self.reply().ok(),
+                (_, ReplyMode::On) if unsaid.is_empty() => self.reply().ok(),
+                // As RESET does.
+                (_, ReplyMode::On) => self.reply().raw(unsaid.ready(Version::MAX)),
                 _ => {}
             }
         }

@@ -5,6 +5,7 @@
 //! array. SELECT among them says in which database the data commands after it run; it takes hold of the connection when its
 //! own turn in the array comes, so a transaction that does not run selects nothing.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use bowline::Version;
 use bowline::exec::{Replies, TransactionEnd};
 use bowline_resp::{ArgRange, Args, ReplyDecoder};
 
-use super::limits::QUEUE_BYTES_MAX;
+use super::limits::{QUEUE_BYTES_MAX, WATCHED_KEYS_MAX};
 use super::single::contiguous;
 use super::{Session, Waits, Workbench};
 use crate::commands::row::ServerCommand;
@@ -40,6 +41,9 @@ enum Queued {
     /// A server command with its arguments.
     Server { row: &'static ServerCommand, entry: &'static Entry, bytes: Vec<u8>, ranges: Vec<ArgRange> },
 }
+
+/// Memory of a queued command beside its arguments, about.
+const QUEUED_OVERHEAD: usize = 128;
 
 const ABORTED: &str = "EXECABORT Transaction discarded because of previous errors.";
 
@@ -78,25 +82,31 @@ impl Session {
         self.transaction.as_ref().is_some_and(|transaction| transaction.writes)
     }
 
-    /// WATCH of one key.
-    pub fn watch(&mut self, bench: &mut Workbench, key: &[u8]) {
-        if self.watched.iter().any(|watched| watched.is(self.database, key)) {
-            return;
+    /// WATCH of one key. False when the connection watches too many already.
+    #[must_use]
+    pub fn watch(&mut self, bench: &mut Workbench, key: &[u8]) -> bool {
+        if self.watching.len() >= WATCHED_KEYS_MAX {
+            return false;
+        }
+        if !self.watching.insert((self.database, key.into())) {
+            return true;
         }
         let caller = self.caller(bench);
         self.watched.push(bench.executor().watch(&caller, key));
         self.client.watched.store(self.watched.len() as u32, Relaxed);
+        true
     }
 
     /// UNWATCH.
     pub fn unwatch(&mut self) {
         self.watched = Vec::new();
+        self.watching = HashSet::new();
         self.client.watched.store(0, Relaxed);
     }
 
     /// Queues a command whose name and arity are right, and answers QUEUED. Always true: queueing never waits.
     pub(super) fn queue(&mut self, args: Args<'_>, entry: &'static Entry, bench: &Workbench) -> bool {
-        let bytes: usize = args.iter().map(<[u8]>::len).sum();
+        let bytes = QUEUED_OVERHEAD + args.iter().map(|arg| arg.len() + size_of::<ArgRange>()).sum::<usize>();
         let Some(transaction) = &mut self.transaction else { return true };
         let fits = transaction.bytes + bytes <= QUEUE_BYTES_MAX && transaction.push(args, entry);
         if fits {

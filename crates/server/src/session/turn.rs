@@ -169,6 +169,7 @@ impl Session {
             ranges.push(ArgRange { start: bytes.len() as u32, len: word.len() as u32 });
             bytes.extend_from_slice(word);
         }
+        self.decoder.finish_inline();
         let args = Args::new(&bytes, &ranges);
         self.single(args, table::lookup(args.at(0)), bench)
     }
