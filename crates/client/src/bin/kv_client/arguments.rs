@@ -200,7 +200,7 @@ pub(crate) struct LoadArguments {
     /// Different keys
     #[arg(short = 'r', long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     pub(crate) keys: u64,
-    /// Which keys are used how often: uniform, or zipf[:EXPONENT] (a few keys get most requests)
+    /// Which keys are used how often: uniform, or `zipf[:EXPONENT]` (a few keys get most requests)
     #[arg(long, default_value = "uniform")]
     pub(crate) distribution: Distribution,
     /// Commands and their weights; of get, set, delete, exists, incr, append, strlen, ping
