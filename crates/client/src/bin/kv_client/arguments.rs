@@ -60,7 +60,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectionArguments {
-    /// Where the server listens: host:port, [ipv6]:port or unix:/path; wins over -h, -p and the environment
+    /// Where the server listens: host:port, `[ipv6]:port` or unix:/path; wins over -h, -p and the environment
     #[arg(long, value_name = "HOST:PORT")]
     server: Option<Address>,
     /// Host, when --server is not given [default: 127.0.0.1]
