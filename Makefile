@@ -1,7 +1,7 @@
 # The same words for people and for CI. Everything builds with cargo; python3 drives the outside tests and benchmarks.
 
 CARGO  ?= cargo
-TARGET := $(or $(CARGO_TARGET_DIR),target)
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 PYTHON := .venv/bin/python
 SERVER := $(TARGET)/release/kv_server
 CLIENT := $(TARGET)/release/kv_client
