@@ -10,6 +10,7 @@ KV_PORT      ?= 6379
 CRASH_ROUNDS ?= 100
 CRASH_SEEDS  ?= 200
 FUZZ_SECONDS ?= 60
+FUZZ_SEEDED  ?= no
 ONLY         ?=
 
 .PHONY: help build run serve test test-rust test-outside check advisories bench fuzz crash tools
@@ -51,7 +52,7 @@ bench: build tools ## Measure against Debian's redis-server in the same run; ONL
 	KV_SERVER=$(SERVER) KV_CLIENT=$(CLIENT) $(PYTHON) bench/run.py $(if $(ONLY),--only $(ONLY))
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS each (cargo-fuzz), or the seeded form of each without it
-	FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz.sh
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEEDED=$(FUZZ_SEEDED) scripts/fuzz.sh
 
 crash: build tools ## The long crash tests: simulated power cuts over many seeds, then kill -9 CRASH_ROUNDS times
 	SEEDS=$(CRASH_SEEDS) $(CARGO) test --release -p bowline-sim

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 seconds=${FUZZ_SECONDS:-60}
-if cargo fuzz --version >/dev/null 2>&1; then
+if [ "${FUZZ_SEEDED:-no}" = no ] && cargo fuzz --version >/dev/null 2>&1; then
     # The sanitizers are unstable flags of a stable compiler.
     export RUSTC_BOOTSTRAP=1
     cd fuzz
@@ -18,7 +18,7 @@ if cargo fuzz --version >/dev/null 2>&1; then
     done
 else
     rounds=${ROUNDS:-$((seconds * 2000))}
-    echo "cargo-fuzz is not installed (cargo install cargo-fuzz --locked): seeded inputs instead, $rounds rounds for each of RESP"
+    echo "seeded inputs, $rounds rounds for each of RESP (for a fuzzer: cargo install cargo-fuzz --locked)"
     ROUNDS=$rounds cargo test -p bowline-resp --test fuzz_bodies
     cargo test -p bowline --lib fuzz
     cargo test -p bowline-server --lib -- syntax codec
