@@ -328,8 +328,8 @@ impl Entry {
     /// allocation where it must; the value becomes plain bytes. Cost: one reallocation.
     pub fn grow_value(&mut self, len: usize, change: impl FnOnce(&mut [u8])) {
         let old = self.shape();
-        let placeholder = Shape { flags: old.flags & !INTEGER, key: old.key, value: len };
-        let wide = placeholder.key > usize::from(u8::MAX) || len > usize::from(u16::MAX);
+        let new = Shape { flags: old.flags & !INTEGER, key: old.key, value: len };
+        let wide = new.key > usize::from(u8::MAX) || len > usize::from(u16::MAX);
         if old.flags & INTEGER != 0 || wide != (old.flags & WIDE != 0) {
             // The fields in front of the value move: build anew.
             let mut bytes = self.borrow().value().to_vec();
@@ -341,7 +341,6 @@ impl Entry {
             return;
         }
         assert!(len >= old.value && u32::try_from(len).is_ok(), "a value only grows, and stays below 4 GiB");
-        let new = placeholder;
         if new.allocated_bytes() != old.allocated_bytes() {
             // SAFETY: the pointer was allocated with `old.layout()`, the new size is not zero and below isize::MAX.
             let pointer = unsafe { alloc::realloc(self.0.as_ptr(), old.layout(), new.allocated_bytes()) };

@@ -132,7 +132,7 @@ rows! {
     section "Limits of a connection" {
         /// Most bytes that a connection may have sent of commands not yet complete.
         client_query_buffer_limit: u64 = "1073741824", "client-query-buffer-limit", bytes(MB, i64::MAX), Live;
-        /// Most bytes of replies that a client has not read; beyond that its connection is closed.
+        /// Most bytes of replies that a client has not read: beyond, it waits, and is closed when it takes nothing for 10 s.
         max_reply_bytes: u64 = "268435456", "max_reply_bytes", bytes(64 * KB, i64::MAX), Live;
         /// Redis's form of the same limit; a hard limit of the class normal below max_reply_bytes counts instead.
         client_output_buffer_limit: OutputLimits =
