@@ -42,7 +42,7 @@ check: ## Formatting, lints, documentation, licences: everything that must be si
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
-	@if command -v cargo-deny >/dev/null 2>&1; then $(CARGO) deny --offline check licenses bans sources; \
+	@if command -v cargo-deny >/dev/null 2>&1; then $(CARGO) deny check licenses bans sources; \
 	else echo "licences not checked: cargo install cargo-deny --locked"; fi
 
 advisories: ## Known vulnerabilities in dependencies (fetches the RustSec database from GitHub)
