@@ -35,6 +35,16 @@ def test_config_set_changes_all_or_nothing(server):
         client.config_set("timeout", "0")
 
 
+def test_the_longest_key_can_be_set_while_running(server):
+    with server.client() as client:
+        assert client.config_set("max_key_size", "10")
+        assert client.set("short", "v")
+        with pytest.raises(redis.ResponseError, match="max_key_size"):
+            client.set("longer than ten", "v")
+        assert client.config_set("max_key_size", "536870912")
+        assert client.set("longer than ten", "v")
+
+
 def test_remembered_redis_settings_are_returned_as_set(server):
     with server.client() as client:
         for name, value in (("hash-max-listpack-entries", "64"), ("zset-max-ziplist-value", "32"),

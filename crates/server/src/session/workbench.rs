@@ -84,6 +84,7 @@ impl Workbench {
     /// The data is there: commands on it run from now on.
     pub fn take_store(&mut self) {
         self.executor = Some(Executor::new(self.server.store()));
+        self.apply_size_limits();
     }
 
     /// Whether the data is still loaded, so that commands on it are refused.
@@ -137,6 +138,15 @@ impl Workbench {
         let microseconds = settings.slowlog_log_slower_than;
         self.slow_nanoseconds = u64::try_from(microseconds).map_or(u64::MAX, |slow| slow.saturating_mul(1000));
         self.track_latency = settings.latency_tracking;
+        self.apply_size_limits();
+    }
+
+    /// Lets the store know the longest key and value; every loop says the same.
+    fn apply_size_limits(&self) {
+        if let Some(store) = self.server.opened() {
+            let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+            store.set_size_limits(bytes(self.settings.max_key_size), bytes(self.settings.max_value_size));
+        }
     }
 
     /// Takes over what the executor counted since the last wake-up.
