@@ -358,13 +358,16 @@ impl Table {
         Some(entry)
     }
 
-    /// Gives every entry of this hash that still has the version `Version::MAX` its real one.
+    /// Gives an entry of this hash that still has the version `Version::MAX` its real one; to be called once for each time
+    /// that an entry was changed.
     pub fn stamp(&mut self, hash: u64, version: Version) {
         let index = self.subtable_index(hash);
         let subtable = &mut self.subtables[index];
-        while let Some(place) = subtable.find(tag_of(hash), |entry| entry.version() == Version::MAX) {
-            let slot = &mut subtable.buckets[place.bucket].0[place.slot];
-            EntryMut { slot, entry_bytes: &mut self.entry_bytes }.change(|entry| entry.stamp(version));
+        if let Some(place) = subtable.find(tag_of(hash), |entry| entry.version() == Version::MAX) {
+            let slot = subtable.buckets[place.bucket].0[place.slot];
+            // SAFETY: the slot is filled and `&mut self` has it alone; stamping neither moves the entry nor changes its
+            // size, and ManuallyDrop leaves it to the slot.
+            ManuallyDrop::new(unsafe { slot.take() }).stamp(version);
         }
     }
 
