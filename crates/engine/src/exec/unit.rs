@@ -2,8 +2,7 @@
 //! whole databases, one whose effects may be larger than its arguments, and one that met an expired entry while reading.
 
 use super::{
-    Caller, Durability, Executor, KEY_OVERHEAD, Planned, RECORD_OVERHEAD, Replies, Request, context, finish, room_for,
-    run_one,
+    Caller, Executor, KEY_OVERHEAD, Planned, RECORD_OVERHEAD, Replies, Request, context, finish, room_for, run_one,
 };
 use crate::command::{Change, Command, CommandError, Context, Flags};
 use crate::keyspace::entry::{EntryRef, parse_canonical};
@@ -102,12 +101,6 @@ impl Executor {
         let hold = keyspace.hold(segment, SegmentSet::EMPTY);
         let version = current_version(&hold, caller.database, key, self.store.now_ms());
         Watched { database: caller.database, key: key.to_vec(), version }
-    }
-
-    /// Whether a watched key is still as it was; for tests and for early refusal.
-    pub fn is_unchanged(&mut self, watched: &Watched) -> bool {
-        let caller = Caller { database: watched.database, protocol: Default::default(), level: Durability::Always };
-        self.watch(&caller, &watched.key).version == watched.version
     }
 
     /// Runs a transaction: all its commands at one moment, one record in the log, one array as the reply; nil, and nothing
