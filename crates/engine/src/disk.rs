@@ -8,8 +8,12 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Blocks that [`DiskFile::write_blocks_at`] takes: what every disk and file system in use can write past its cache.
+pub const DIRECT_BLOCK_BYTES: usize = 4096;
 
 /// A directory tree of files. All paths are full paths.
 pub trait Disk: Send + Sync {
@@ -40,6 +44,12 @@ pub trait DiskFile: Send + Sync {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes the whole of `bytes` at `offset`.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// As [`DiskFile::write_all_at`], for whole blocks that are to be synced at once: they go past the page cache where
+    /// the file system lets them. The address and length of `blocks` and `offset` are multiples of
+    /// [`DIRECT_BLOCK_BYTES`]. Not durable before a sync either.
+    fn write_blocks_at(&self, blocks: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(blocks, offset)
+    }
     /// Makes every byte written so far durable (`fdatasync`), and the length where it changed.
     fn sync_data(&self) -> io::Result<()>;
     /// Length in bytes.
@@ -56,15 +66,16 @@ pub struct OsDisk;
 
 impl Disk for OsDisk {
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(OsFile(fs::File::options().read(true).write(true).open(path)?)))
+        Ok(Box::new(OsFile::new(fs::File::options().read(true).write(true).open(path)?, path)))
     }
 
     fn open_read_only(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(OsFile(fs::File::open(path)?)))
+        Ok(Box::new(OsFile { file: fs::File::open(path)?, direct: None, is_direct: AtomicBool::new(false) }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(OsFile(fs::File::options().read(true).write(true).create_new(true).open(path)?)))
+        let file = fs::File::options().read(true).write(true).create_new(true).open(path)?;
+        Ok(Box::new(OsFile::new(file, path)))
     }
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
@@ -97,23 +108,49 @@ impl Disk for OsDisk {
     }
 }
 
-struct OsFile(fs::File);
+struct OsFile {
+    file: fs::File,
+    /// The same file, opened to be written past the page cache; `None` where the file system refuses.
+    direct: Option<fs::File>,
+    is_direct: AtomicBool,
+}
+
+impl OsFile {
+    fn new(file: fs::File, path: &Path) -> OsFile {
+        let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+        let direct = fs::File::options().write(true).custom_flags(flags).open(path).ok();
+        OsFile { file, is_direct: AtomicBool::new(direct.is_some()), direct }
+    }
+}
 
 impl DiskFile for OsFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        FileExt::read_at(&self.0, buffer, offset)
+        FileExt::read_at(&self.file, buffer, offset)
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        FileExt::write_all_at(&self.0, bytes, offset)
+        FileExt::write_all_at(&self.file, bytes, offset)
+    }
+
+    fn write_blocks_at(&self, blocks: &[u8], offset: u64) -> io::Result<()> {
+        if let Some(direct) = self.direct.as_ref().filter(|_| self.is_direct.load(Ordering::Relaxed)) {
+            match direct.write_all_at(blocks, offset) {
+                // Larger blocks than ours, or memory that the device cannot read: the cache takes anything.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    self.is_direct.store(false, Ordering::Relaxed);
+                }
+                done => return done,
+            }
+        }
+        self.write_all_at(blocks, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {
         // One call, never a second: after a failure the kernel may have marked the pages clean.
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 }

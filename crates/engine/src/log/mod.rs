@@ -35,6 +35,7 @@ mod room;
 mod scan;
 mod statistics;
 mod survey;
+mod tail_block;
 #[cfg(test)]
 mod tests;
 mod threads;

@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::buffer::Buffer;
-use super::files::{Files, FullFile, PREPARE_NAME};
+use super::files::{Files, FullFile, PREPARE_NAME, Spare};
 use super::format::{FileHeader, HEADER_BLOCK_BYTES};
 use super::room::Room;
 use super::scan::{Reader, Scan, check_headerless};
@@ -108,7 +108,7 @@ fn create(options: LogOptions, survey: &Survey) -> Result<(Arc<Shared>, LogWrite
         checkpoint: Version::ZERO,
         previous_crc: 0,
     };
-    let active = ActiveFile { file: spare.file, path: spare.path, header, capacity: spare.capacity };
+    let active = ActiveFile::start(spare, header);
     active.write_header_block()?;
     let recovered = Recovered { created: true, store_id, epoch, ..Recovered::default() };
     Ok((Arc::clone(&shared), begin_epoch(shared, active, tail)?, recovered))
@@ -126,7 +126,8 @@ fn go_on(options: LogOptions, survey: &Survey, scan: &Scan) -> Result<(Arc<Share
     let epoch = scan.epoch_max.saturating_add(1);
     let shared = share(options, survey, version);
     let file = shared.files.disk.open(&found.path).map_err(|source| Error::io("open", &found.path, source))?;
-    let active = ActiveFile { file, path: found.path.clone(), header, capacity: found.capacity() };
+    let spare = Spare { file, path: found.path.clone(), capacity: found.capacity() };
+    let active = ActiveFile::go_on(spare, header, scan.position)?;
     let rewritten_bytes = rewrite(&active, scan.witnessed.max(header.start_position), scan.position)?;
     let ends = older.iter().zip(scan.chain.iter().skip(1));
     for (file, next) in ends {

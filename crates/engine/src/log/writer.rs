@@ -22,13 +22,15 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
 use super::buffer::PendingFrame;
-use super::files::FullFile;
+use super::files::{FullFile, Spare};
 use super::format::{
     FLAG_CLOSED, FLAG_MARK, FLAG_RESET, FRAME_HEADER_BYTES, FileHeader, FrameHeader, HEADER_BLOCK_BYTES,
 };
 use super::statistics::Counters;
+use super::survey::read_up_to;
+use super::tail_block::TailBlock;
 use super::{Shared, Step};
-use crate::disk::DiskFile;
+use crate::disk::{DIRECT_BLOCK_BYTES, DiskFile};
 use crate::error::{Error, Result};
 use crate::version::Version;
 
@@ -46,9 +48,33 @@ pub(crate) struct ActiveFile {
     pub(crate) header: FileHeader,
     /// Bytes of frames that it holds.
     pub(crate) capacity: u64,
+    /// What stands in the block where the next frame begins.
+    pub(crate) tail: TailBlock,
 }
 
 impl ActiveFile {
+    /// A file whose first frame is to be written.
+    pub(crate) fn start(spare: Spare, header: FileHeader) -> ActiveFile {
+        let Spare { file, path, capacity } = spare;
+        ActiveFile { file, path, header, capacity, tail: TailBlock::new(&[]) }
+    }
+
+    /// A file that frames follow in at `position`.
+    pub(crate) fn go_on(spare: Spare, header: FileHeader, position: u64) -> Result<ActiveFile> {
+        let mut active = ActiveFile::start(spare, header);
+        let end = active.offset_of(position);
+        let mut bytes = vec![0; (end % DIRECT_BLOCK_BYTES as u64) as usize];
+        let offset = end - bytes.len() as u64;
+        let read = read_up_to(&*active.file, &mut bytes, offset);
+        let read = read.map_err(|source| Error::io("read", &active.path, source))?;
+        if read != bytes.len() {
+            let what = "bytes that were read a moment ago are gone";
+            return Err(Error::Corrupt { path: active.path, offset, what });
+        }
+        active.tail = TailBlock::new(&bytes);
+        Ok(active)
+    }
+
     pub(crate) fn offset_of(&self, position: u64) -> u64 {
         HEADER_BLOCK_BYTES + (position - self.header.start_position)
     }
@@ -64,6 +90,23 @@ impl ActiveFile {
 
     pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
         self.file.write_all_at(bytes, offset).map_err(|source| Error::io("write", &self.path, source))
+    }
+
+    /// Writes the next bytes of frames, at `position`. `sync_follows` says that waiting for the disk costs nothing.
+    fn extend(&mut self, bytes: &[u8], position: u64, sync_follows: bool) -> Result<()> {
+        let offset = self.offset_of(position);
+        let end = HEADER_BLOCK_BYTES + self.capacity;
+        let from = offset - self.tail.filled() as u64;
+        let blocks = if sync_follows { self.tail.blocks(bytes) } else { None };
+        match blocks.filter(|blocks| from + blocks.len() as u64 <= end) {
+            Some(blocks) => {
+                let written = self.file.write_blocks_at(blocks, from);
+                written.map_err(|source| Error::io("write", &self.path, source))?;
+            }
+            None => self.write(bytes, offset)?,
+        }
+        self.tail.add(bytes);
+        Ok(())
     }
 }
 
@@ -158,7 +201,7 @@ impl LogWriter {
         let closing = self.shared.closing.load(SeqCst);
         let sync = closing || self.shared.is_sync_asked() || self.is_background_sync_due(now);
         self.take(now, sync);
-        let mut worked = self.write_queue(now)?;
+        let mut worked = self.write_queue(now, sync)?;
         if sync && self.tail.position > self.synced {
             self.sync()?;
             worked = true;
@@ -191,14 +234,14 @@ impl LogWriter {
         }
     }
 
-    fn write_queue(&mut self, now: Duration) -> Result<bool> {
+    fn write_queue(&mut self, now: Duration, sync_follows: bool) -> Result<bool> {
         let mut worked = false;
         while let Some(mut frame) = self.queue.pop_front() {
             if !self.make_place(frame.frame_bytes())? {
                 self.queue.push_front(frame);
                 break;
             }
-            self.write_frame(&mut frame, now)?;
+            self.write_frame(&mut frame, now, sync_follows)?;
             self.written_pieces.append(&mut frame.pieces);
             worked = true;
         }
@@ -272,12 +315,12 @@ impl LogWriter {
             previous_crc: self.tail.previous_crc,
             ..old
         };
-        self.active = ActiveFile { file: spare.file, path: spare.path, header, capacity: spare.capacity };
+        self.active = ActiveFile::start(spare, header);
         self.active.write_header_block()?;
         Ok(true)
     }
 
-    fn write_frame(&mut self, frame: &mut PendingFrame, now: Duration) -> Result<()> {
+    fn write_frame(&mut self, frame: &mut PendingFrame, now: Duration, sync_follows: bool) -> Result<()> {
         let counters = &self.shared.counters;
         let header = FrameHeader {
             flags: if frame.reset { FLAG_RESET } else { 0 },
@@ -290,13 +333,13 @@ impl LogWriter {
             ..self.header()
         };
         let (bytes, crc) = header.encode();
-        let mut offset = self.active.offset_of(self.tail.position);
+        let mut position = self.tail.position;
         if let Some(space) = frame.pieces.first_mut().and_then(|piece| piece.first_chunk_mut()) {
             *space = bytes;
         }
         for piece in &frame.pieces {
-            self.active.write(piece, offset)?;
-            offset += piece.len() as u64;
+            self.active.extend(piece, position, sync_follows)?;
+            position += piece.len() as u64;
         }
         if frame.reset {
             self.replay_from = Some(self.tail.position);
@@ -321,7 +364,7 @@ impl LogWriter {
         let (first_version, last_version) = (self.tail.version, self.tail.version);
         let header = FrameHeader { flags, first_version, last_version, version_limit, ..self.header() };
         let (bytes, crc) = header.encode();
-        self.active.write(&bytes, self.active.offset_of(self.tail.position))?;
+        self.active.extend(&bytes, self.tail.position, true)?;
         Counters::add(&self.shared.counters.marks, 1);
         self.wrote(&header, crc);
         Ok(true)

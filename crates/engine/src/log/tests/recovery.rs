@@ -3,8 +3,11 @@
 use super::disk::Call;
 use super::format::{FILE_HEADER_BYTES, FLAG_MARK, FileHeader, FileHeaderRead, SLOT_OFFSETS};
 use super::*;
+use crate::disk::DIRECT_BLOCK_BYTES;
 
 const PAYLOAD: u64 = FRAME_HEADER_BYTES as u64;
+/// Of a record of 128 bytes to 16 KiB that has its frame's first version.
+const RECORD_HEADER_BYTES: usize = 1 + 2;
 
 fn header_of(disk: &TestDisk, path: &Path) -> FileHeader {
     match FileHeader::decode_block(&disk.contents(path)) {
@@ -87,17 +90,20 @@ fn a_frame_of_an_earlier_epoch_never_continues_the_log() {
     let disk = TestDisk::default();
     let mut log = TestLog::open(&disk);
     log.put(b"kept");
-    let second = vec![2; 1_000];
+    // The stale frame begins with a block: zeros after the new frame do not reach it.
+    let (kept, header) = *record_frames_of(&disk, &file(1)).last().unwrap();
+    let place = (kept + header.frame_bytes()) as usize + FRAME_HEADER_BYTES + RECORD_HEADER_BYTES;
+    let second = vec![2; place.next_multiple_of(DIRECT_BLOCK_BYTES) - place];
     for effects in [&second[..], b"stale"] {
         log.append(effects);
         log.write_only();
     }
     let frames = record_frames_of(&disk, &file(1));
+    assert!(frames[2].0.is_multiple_of(DIRECT_BLOCK_BYTES as u64));
     disk.flip_bit(&file(1), frames[1].0 + PAYLOAD);
     // The opening mark and the new frame take exactly the place of the torn one: the stale one follows.
     let mut log = TestLog::open(&disk);
-    let record_header = 1 + 2;
-    let new = vec![3; frames[1].1.frame_bytes() as usize - 2 * FRAME_HEADER_BYTES - record_header];
+    let new = vec![3; frames[1].1.frame_bytes() as usize - 2 * FRAME_HEADER_BYTES - RECORD_HEADER_BYTES];
     log.put(&new);
     let frames_now = record_frames_of(&disk, &file(1));
     let [.., (offset, header), stale] = frames_now[..] else { panic!("{frames_now:?}") };
@@ -253,12 +259,18 @@ fn what_was_read_but_never_synced_is_written_again_and_synced_before_it_is_serve
 #[test]
 fn a_witnessed_frame_is_not_written_again() {
     let disk = disk_with(&[b"one", b"two"]);
-    let (last, _) = *record_frames_of(&disk, &file(1)).last().unwrap();
+    let (last, header) = *record_frames_of(&disk, &file(1)).last().unwrap();
+    let (before, end) = (disk.contents(&file(1)), last + header.frame_bytes());
     TestLog::open(&disk);
     for call in disk.calls() {
         if let Call::Write(_, offset, bytes) = call {
             let is_header = offset == SLOT_OFFSETS[0] && bytes.len() == FILE_HEADER_BYTES;
-            assert!(is_header || offset > last, "{} bytes were written at {offset}", bytes.len());
+            // Only the block that they end in is written again, with the opening mark, and not changed.
+            let again = end.saturating_sub(offset) as usize;
+            let is_block = offset.is_multiple_of(DIRECT_BLOCK_BYTES as u64) && again < DIRECT_BLOCK_BYTES;
+            assert!(is_header || again == 0 || is_block, "{} bytes were written at {offset}", bytes.len());
+            let offset = offset as usize;
+            assert!(is_header || bytes[..again] == before[offset..offset + again]);
         }
     }
 }
