@@ -1,0 +1,52 @@
+//! An allocator that counts: the system's, with the number of blocks that each thread has asked of it.
+//!
+//! Invariant: every call goes on as it came, and counting allocates nothing (a cell without a destructor, made at compile
+//! time), so it may run inside the allocator and until the thread is gone.
+#![allow(unsafe_code, unreachable_pub, missing_docs)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+thread_local! {
+    static BLOCKS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// To be set as the global allocator.
+pub struct Counting;
+
+/// How many blocks this thread asks for, or asks to be made larger or smaller, while `work` runs.
+pub fn allocations_of(work: impl FnOnce()) -> u64 {
+    let before = BLOCKS.get();
+    work();
+    BLOCKS.get() - before
+}
+
+fn count() {
+    BLOCKS.set(BLOCKS.get() + 1);
+}
+
+// SAFETY: every call goes to the system's allocator as it came; counting touches nothing that was allocated.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc_zeroed`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `realloc`; the block is the system's.
+        unsafe { System.realloc(block, layout, bytes) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the block is the system's, with this layout.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
