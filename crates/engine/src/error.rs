@@ -52,6 +52,21 @@ pub enum Error {
         /// The log's directory.
         path: PathBuf,
     },
+    /// The block file is full: the checkpoint was given up, the one before stays. Writes wait until there is room.
+    #[error("the block file {} is full at {bytes} bytes: delete some keys, or make a larger one", path.display())]
+    BlockFileFull {
+        /// The block file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// An earlier checkpoint failed while its superblock was written, so nobody knows which one the file holds: reopen
+    /// the store. Nothing acknowledged is lost.
+    #[error("an earlier checkpoint into {} failed at its last step: see the log, repair the disk and restart", path.display())]
+    CheckpointFailed {
+        /// The block file.
+        path: PathBuf,
+    },
     /// An earlier write or sync failed, so nothing more can be acknowledged: reopen the store. Nothing acknowledged is
     /// lost.
     #[error("an earlier write to the log failed, the store is stopped: see the log, repair the disk and restart")]

@@ -22,6 +22,7 @@
 //! [`clock::Clock`], a seed), so that a simulator can take their place.
 
 mod apply;
+pub mod blocks;
 pub mod clock;
 pub mod command;
 pub mod disk;
