@@ -12,6 +12,7 @@
 //! written once. Not here: what commands mean (`command`), what is logged (`effect`).
 
 mod alarm;
+pub mod checkpoint;
 mod database;
 pub mod entry;
 pub mod hash;
@@ -21,7 +22,7 @@ mod segment;
 pub mod table;
 
 pub use alarm::Alarm;
-pub use database::{DATABASES_MAX, DatabaseId, DatabaseMap};
+pub use database::{DATABASES_MAX, DatabaseId, DatabaseIds, DatabaseMap};
 pub use hold::{Hold, SegmentSet};
 pub use segment::{DatabaseTable, DoesNotFit, Put, Segment};
 
