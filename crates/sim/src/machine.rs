@@ -47,6 +47,7 @@ pub fn options(shared: Arc<dyn Disk>, clock: &SimClock) -> LogOptions {
         buffer_bytes_max: FILE_BYTES as usize / 2,
         reserve_bytes: 2 * 1024,
         background_sync: Duration::from_secs(1),
+        version_floor: Version::ZERO,
         mark_after: Duration::from_millis(5),
         store_id: *b"simulated store!",
         disk: shared,

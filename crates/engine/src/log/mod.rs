@@ -42,7 +42,8 @@ mod threads;
 mod waiters;
 mod writer;
 
-use std::path::PathBuf;
+use std::io::ErrorKind::NotFound;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
@@ -59,6 +60,7 @@ pub use self::room::{Admission, RECORD_ROOM_BYTES, RoomClass};
 use self::room::{NoRoom, Room};
 use self::statistics::Counters;
 pub use self::statistics::LogStatistics;
+use self::survey::Survey;
 pub use self::threads::{LogThreads, spawn};
 pub use self::waiters::Listener;
 use self::waiters::{Listeners, Signal, Waiters};
@@ -88,12 +90,53 @@ pub struct LogOptions {
     pub mark_after: Duration,
     /// Identity of the store; used only when the log is created.
     pub store_id: [u8; format::STORE_ID_BYTES],
+    /// Versions up to this one were handed out, whatever the log says: those that a checkpoint knows of.
+    pub version_floor: Version,
     /// The file system.
     pub disk: Arc<dyn Disk>,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
     /// Called once when the log is poisoned, after everybody who waits was woken.
     pub on_failure: Option<OnFailure>,
+}
+
+/// A published checkpoint: what the log need not say again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Records up to this version are in it.
+    pub version: Version,
+    /// No record above `version` stands before this position of the log.
+    pub position: u64,
+}
+
+/// What the newest file header of a log says, without reading the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Identity of the store.
+    pub store_id: [u8; format::STORE_ID_BYTES],
+    /// Nothing before this position matters any more.
+    pub replay_from: u64,
+    /// Version of the newest published checkpoint that the log knows of; 0 when there is none.
+    pub checkpoint: Version,
+}
+
+impl Head {
+    /// Looks for a log in `directory` and reads its file headers. `None` when there is no log.
+    ///
+    /// # Errors
+    /// `FormatTooNew`, `Corrupt`, `Io`.
+    pub fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<Head>> {
+        let missing = |error: &Error| matches!(error, Error::Io { source, .. } if source.kind() == NotFound);
+        let survey = match Survey::of(disk, directory) {
+            Err(error) if missing(&error) => return Ok(None),
+            other => other?,
+        };
+        Ok(survey.newest.map(|(_, header)| Head {
+            store_id: header.store_id,
+            replay_from: header.replay_from,
+            checkpoint: header.checkpoint,
+        }))
+    }
 }
 
 /// How far opening has come.
@@ -157,6 +200,10 @@ pub(crate) struct Shared {
     durable: AtomicU64,
     version_limit: AtomicU64,
     sync_requested: AtomicU64,
+    /// A checkpoint that the file header does not name yet.
+    checkpoint_wanted: Mutex<Option<Checkpoint>>,
+    /// Version of the checkpoint that the durable file header names.
+    checkpoint: AtomicU64,
     poisoned: AtomicBool,
     failure: OnceLock<String>,
     pub(crate) closing: AtomicBool,
@@ -314,6 +361,25 @@ impl Log {
     pub fn set_background_sync(&self, every: Duration) {
         self.shared.set_background_sync(every);
         self.shared.writer_signal.notify();
+    }
+
+    /// A checkpoint was published and is durable: the log lets its file header say so, and gives up what is before it.
+    ///
+    /// # Panics
+    /// In the writer, when the checkpoint's version is not durable in the log.
+    pub fn note_checkpoint(&self, checkpoint: Checkpoint) {
+        *self.shared.checkpoint_wanted.lock() = Some(checkpoint);
+        self.shared.writer_signal.notify();
+    }
+
+    /// Version of the newest checkpoint that the log durably knows of; 0 while there is none.
+    pub fn noted_checkpoint(&self) -> Version {
+        Version(self.shared.checkpoint.load(SeqCst))
+    }
+
+    /// Stops the log because another file of the store has failed: nothing is acknowledged any more.
+    pub fn fail(&self, error: Error) {
+        self.shared.poison(error);
     }
 
     /// Whether a write or sync has failed: no commit moves any more.

@@ -89,7 +89,8 @@ fn is_beyond_us(error: &io::Error) -> bool {
 fn create(options: LogOptions, survey: &Survey) -> Result<(Arc<Shared>, LogWriter, Recovered)> {
     let epoch = check_headerless(&*options.disk, survey)?.saturating_add(1);
     let store_id = options.store_id;
-    let tail = Tail { position: 0, previous_crc: 0, epoch, version: Version::ZERO, limit: Version::ZERO };
+    let floor = options.version_floor;
+    let tail = Tail { position: 0, previous_crc: 0, epoch, version: floor, limit: floor };
     let shared = share(options, survey, tail.version);
     retire_others(&shared.files, survey, &[]);
     while shared.files.set.lock().spares.is_empty() && shared.files.recycle_one() {}
@@ -122,7 +123,7 @@ fn go_on(options: LogOptions, survey: &Survey, scan: &Scan) -> Result<(Arc<Share
     }) else {
         unreachable!("a log that was read has a newest file with a header");
     };
-    let version = scan.last_version.max(scan.version_limit);
+    let version = scan.last_version.max(scan.version_limit).max(options.version_floor);
     let epoch = scan.epoch_max.saturating_add(1);
     let shared = share(options, survey, version);
     let file = shared.files.disk.open(&found.path).map_err(|source| Error::io("open", &found.path, source))?;
@@ -192,6 +193,7 @@ fn begin_epoch(shared: Arc<Shared>, active: ActiveFile, tail: Tail) -> Result<Lo
     let counters = &shared.counters;
     counters.append_position.store(tail.position, SeqCst);
     counters.replay_from.store(active.header.replay_from, SeqCst);
+    shared.checkpoint.store(active.header.checkpoint.0, SeqCst);
     {
         let mut set = shared.files.set.lock();
         set.active_remaining = active.remaining(tail.position);
@@ -227,6 +229,8 @@ fn share(options: LogOptions, survey: &Survey, version: Version) -> Arc<Shared> 
         durable: AtomicU64::new(version.0),
         version_limit: AtomicU64::new(version.0),
         sync_requested: AtomicU64::new(0),
+        checkpoint_wanted: Mutex::new(None),
+        checkpoint: AtomicU64::new(0),
         poisoned: AtomicBool::new(false),
         failure: OnceLock::new(),
         closing: AtomicBool::new(false),

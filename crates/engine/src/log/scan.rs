@@ -230,6 +230,12 @@ impl Scan {
             return Ok(());
         };
         let end_offset = HEADER_BLOCK_BYTES + (self.position - active.start_position);
+        if self.position < self.replay_from {
+            // The file header was written when everything before that position was durable. Going on here would put
+            // frames where the next start does not look for them.
+            let what = "a frame is damaged or missing; the newest file header proves it";
+            return Err(corrupt(survey, last, end_offset, what));
+        }
         for (place, file) in survey.files.iter().enumerate() {
             let Some(header) = file.header.filter(|_| !self.chain.contains(&place)) else {
                 continue;

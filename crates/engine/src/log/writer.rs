@@ -29,7 +29,7 @@ use super::format::{
 use super::statistics::Counters;
 use super::survey::read_up_to;
 use super::tail_block::TailBlock;
-use super::{Shared, Step};
+use super::{Checkpoint, Shared, Step};
 use crate::disk::{DIRECT_BLOCK_BYTES, DiskFile};
 use crate::error::{Error, Result};
 use crate::version::Version;
@@ -206,7 +206,7 @@ impl LogWriter {
             self.sync()?;
             worked = true;
         }
-        if worked {
+        if self.note_checkpoint()? || worked {
             return Ok(Step::Worked);
         }
         if closing && self.is_stalled() && self.shared.files.disk_full.load(SeqCst) {
@@ -418,12 +418,32 @@ impl LogWriter {
             self.shared.counters.commit_latency_us.record(latency.as_micros() as u64);
         }
         if let Some(position) = self.replay_from.take() {
-            self.active.header.generation += 1;
-            self.active.header.replay_from = position;
-            self.active.write(&self.active.header.encode(), self.active.header.slot_offset())?;
-            self.sync_active()?;
+            self.move_header(position, self.active.header.checkpoint)?;
         }
         self.retire();
+        Ok(())
+    }
+
+    /// Lets the durable file header say that a checkpoint was published. Whether there was something to say.
+    fn note_checkpoint(&mut self) -> Result<bool> {
+        let Some(Checkpoint { version, position }) = self.shared.checkpoint_wanted.lock().take() else {
+            return Ok(false);
+        };
+        assert!(position <= self.synced, "a checkpoint is published when its cut is durable");
+        self.move_header(position, version)?;
+        self.shared.checkpoint.store(version.0, SeqCst);
+        self.retire();
+        Ok(true)
+    }
+
+    /// Writes the active file's header anew and syncs it. The position never goes back: a reset may have been later.
+    fn move_header(&mut self, replay_from: u64, checkpoint: Version) -> Result<()> {
+        let header = &mut self.active.header;
+        header.generation += 1;
+        header.replay_from = header.replay_from.max(replay_from);
+        header.checkpoint = checkpoint;
+        self.active.write(&self.active.header.encode(), self.active.header.slot_offset())?;
+        self.sync_active()?;
         Ok(())
     }
 

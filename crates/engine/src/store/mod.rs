@@ -398,6 +398,7 @@ fn log_options(options: &Options, directory: PathBuf) -> Result<LogOptions> {
         buffer_bytes_max: options.log_buffer_bytes,
         reserve_bytes: LOG_RESERVE_BYTES,
         background_sync: options.durability.background_sync(),
+        version_floor: Version::ZERO,
         mark_after: LOG_MARK_AFTER,
         store_id: options.seed.map_or_else(random_u128, |seed| Ok(!seed))?.to_le_bytes(),
         disk: options.disk.clone(),

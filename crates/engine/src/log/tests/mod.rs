@@ -1,5 +1,6 @@
 //! Tests of the log as a whole, on a disk in memory and a clock that stands still; the state machines stepped by hand.
 
+mod checkpoint;
 mod disk;
 mod recovery;
 mod room;
@@ -64,6 +65,7 @@ fn options(disk: &TestDisk, clock: &TestClock, failures: &Arc<AtomicUsize>) -> L
         buffer_bytes_max: 24 * 1024,
         reserve_bytes: 4 * 1024,
         background_sync: Duration::from_secs(1),
+        version_floor: Version::ZERO,
         mark_after: Duration::from_millis(5),
         store_id: *b"store under test",
         disk: Arc::new(disk.clone()),
