@@ -2,10 +2,12 @@
 
 import os
 import random
+import re
 import resource
 import socket
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import redis
@@ -60,6 +62,22 @@ def test_one_connection_too_many_is_told_so(make_node):
     assert closed_by_server(refused) == b"-ERR max number of clients reached\r\n"
     kept.pop().close()
     nodes.until(lambda: nodes.Node._answers(node), "a place that became free")
+
+
+@pytest.mark.bowline
+def test_the_number_of_clients_shown_is_the_one_that_is_accepted(make_node):
+    """A limit of open files that cannot be raised so far lowers what INFO and CONFIG GET say, and a warning tells."""
+    wanted = 2**32 - 1
+    node = make_node("--maxclients", wanted).start()
+    limits = Path(f"/proc/{node.pid()}/limits").read_text()
+    open_files = int(re.search(r"Max open files +(\d+)", limits).group(1))
+    with node.client() as client:
+        accepted = client.info("clients")["maxclients"]
+        assert accepted == open_files - 64 < wanted
+        assert client.config_get("max*")["maxclients"] == str(accepted) == client.config_get("max_c*")["max_connections"]
+        client.config_set("maxclients", 50)
+        assert client.config_get("maxclients") == {"maxclients": "50"}
+    assert f"connections beyond {accepted} are refused" in node.printed()
 
 
 def test_pipelines_that_read_what_others_write_are_all_answered(server):

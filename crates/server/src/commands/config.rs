@@ -3,6 +3,9 @@
 use bowline::command::{Arity, Flags};
 
 use super::row::{Call, ServerCommand, container, help};
+use crate::net::accept::connections_accepted;
+use crate::settings::limits::PATTERNS_BYTES_MAX;
+use crate::settings::{Kind, Settings, SettingsStore, find, names};
 
 /// The rows of this file.
 pub(super) static ROWS: &[ServerCommand] =
@@ -47,10 +50,23 @@ fn texts(call: &Call<'_>, index: usize) -> Option<Vec<String>> {
     call.args.from(index).iter().map(|word| std::str::from_utf8(word).ok().map(str::to_owned)).collect()
 }
 
+/// The settings as they count: of `max_connections` no more than are accepted.
+fn in_force(settings: &SettingsStore) -> Settings {
+    let mut shown = Settings::clone(&settings.current());
+    shown.max_connections = connections_accepted(shown.max_connections);
+    shown
+}
+
 fn get(call: &mut Call<'_>) {
+    let bytes: usize = call.args.from(2).iter().map(|pattern| pattern.len() + 1).sum();
+    if bytes > PATTERNS_BYTES_MAX {
+        return call.error(&format!(
+            "ERR too many patterns: CONFIG GET takes {PATTERNS_BYTES_MAX} bytes of them at once; ask for fewer, or for *"
+        ));
+    }
     let patterns = texts(call, 2).unwrap_or_default();
     let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
-    let found = call.bench.server.settings.get_matching(&patterns);
+    let found = in_force(&call.bench.server.settings).matching(&patterns);
     let mut reply = call.reply();
     reply.map(found.len());
     for (name, value) in found {
@@ -63,12 +79,9 @@ fn set(call: &mut Call<'_>) {
     if !call.args.len().is_multiple_of(2) {
         return call.syntax_error();
     }
-    let settings = &call.bench.server.settings;
-    let unknown = |at: &usize| match std::str::from_utf8(call.args.at(*at)) {
-        Ok(name) => settings.get_matching(&[name]).is_empty(),
-        Err(_) => true,
-    };
-    if let Some(index) = (2..call.args.len()).step_by(2).find(unknown) {
+    let unknown = |at: &usize| !std::str::from_utf8(call.args.at(*at)).is_ok_and(is_setting);
+    // Of more names than there are, one is a second time: that is found below.
+    if let Some(index) = (2..call.args.len()).step_by(2).take(names().count() + 1).find(unknown) {
         return call.error_about("ERR Unknown option or number of arguments for CONFIG SET - '", index, "'");
     }
     let Some(words) = texts(call, 2) else { return call.syntax_error() };
@@ -82,6 +95,10 @@ fn set(call: &mut Call<'_>) {
         }
         Err(error) => call.error(&error.reply()),
     }
+}
+
+fn is_setting(name: &str) -> bool {
+    find(name).is_some_and(|named| named.setting.kind != Kind::Directive)
 }
 
 fn reset_statistics(call: &mut Call<'_>) {

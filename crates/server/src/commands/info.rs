@@ -13,6 +13,7 @@ use bowline::histogram::HistogramSnapshot;
 use super::durability::word;
 use super::row::{Call, ServerCommand};
 use super::table;
+use crate::net::accept::connections_accepted;
 use crate::session::Workbench;
 use crate::state::Server;
 
@@ -172,7 +173,7 @@ fn server(figures: &Figures<'_>, out: &mut String) {
 fn clients(figures: &Figures<'_>, out: &mut String) {
     let metrics = &figures.server.metrics;
     line(out, "connected_clients", metrics.connections.load(Relaxed));
-    line(out, "maxclients", figures.bench.settings().max_connections);
+    line(out, "maxclients", connections_accepted(figures.bench.settings().max_connections));
     line(out, "blocked_clients", 0);
 }
 
@@ -193,7 +194,7 @@ fn memory(figures: &Figures<'_>, out: &mut String) {
     line(
         out,
         "maxmemory_policy",
-        figures.server.settings.get_matching(&["maxmemory-policy"]).pop().unwrap_or_default().1,
+        figures.server.settings.current().matching(&["maxmemory-policy"]).pop().unwrap_or_default().1,
     );
     line(out, "mem_allocator", "jemalloc");
 }

@@ -170,10 +170,8 @@ impl Acceptor {
     }
 
     fn is_full(&self) -> bool {
-        // Asked anew each time: CONFIG SET of max_connections may have raised the limit of open files.
-        let open_files = getrlimit(Resource::Nofile).current;
-        let most = connections_max(self.server.settings.current().max_connections, open_files);
-        self.server.metrics.connections.load(Relaxed) >= most
+        let most = connections_accepted(self.server.settings.current().max_connections);
+        self.server.metrics.connections.load(Relaxed) >= u64::from(most)
     }
 
     fn refuse(&self, socket: &mut Socket, text: &[u8]) {
@@ -199,10 +197,16 @@ impl Acceptor {
     }
 }
 
+/// How many connections are accepted when so many are wanted: no more than the limit of open files has room for. Asked
+/// anew each time, as a change of `max_connections` may have raised that limit.
+pub fn connections_accepted(max_connections: u32) -> u32 {
+    connections_max(max_connections, getrlimit(Resource::Nofile).current)
+}
+
 /// How many connections there may be under these limits; `None`: any number of open files.
-fn connections_max(max_connections: u32, open_files: Option<u64>) -> u64 {
+fn connections_max(max_connections: u32, open_files: Option<u64>) -> u32 {
     let room = open_files.unwrap_or(u64::MAX).saturating_sub(OTHER_FILES);
-    u64::from(max_connections).min(room)
+    max_connections.min(u32::try_from(room).unwrap_or(u32::MAX))
 }
 
 /// Whether no further connection can be had for want of descriptors or memory.
@@ -272,7 +276,7 @@ mod tests {
 
     #[test]
     fn connections_leave_descriptors_to_the_log() {
-        assert_eq!(connections_max(10_000, Some(1024)), 1024 - OTHER_FILES);
+        assert_eq!(connections_max(10_000, Some(1024)), 1024 - 64);
         assert_eq!(connections_max(100, Some(1024)), 100);
         assert_eq!(connections_max(100, None), 100);
         assert_eq!(connections_max(u32::MAX, Some(10)), 0);

@@ -1,10 +1,7 @@
 //! Redis's patterns over the names of settings: `*`, `?`, `[a-z]`, `[^a]` and `\` before a character.
 
+use super::limits::PATTERN_BYTES_MAX;
 use super::table::folded;
-
-/// Longest pattern in bytes that is compared: more than any name with every byte in brackets. A longer one matches
-/// nothing, so that one request cannot keep a loop busy with patterns that go back at every byte.
-const PATTERN_BYTES_MAX: usize = 256;
 
 /// Whether the whole name matches. Time is at most the product of the two lengths, whatever the pattern; one over
 /// [`PATTERN_BYTES_MAX`] matches nothing.

@@ -15,7 +15,7 @@ pub mod arguments;
 pub mod document;
 mod error;
 mod glob;
-mod limits;
+pub(crate) mod limits;
 mod lists;
 mod remembered;
 mod rewrite;

@@ -77,16 +77,6 @@ impl SettingsStore {
         self.subscribers.write().push(changed);
     }
 
-    /// CONFIG GET: the names that match any of the patterns, with their values, each once, in the order of the table.
-    /// Paths are shown absolute.
-    pub fn get_matching(&self, patterns: &[&str]) -> Vec<(String, String)> {
-        let settings = self.current();
-        let shown = |named: &Named| named.setting.kind != Kind::Directive;
-        let asked = |named: &Named| patterns.iter().any(|pattern| glob::matches(pattern, named.name));
-        let pair = |named: Named| (named.name.to_owned(), shown_in_full(&named, &settings));
-        names().filter(shown).filter(asked).map(pair).collect()
-    }
-
     /// CONFIG SET: changes all the settings named, or none. Returns the own names of those that have another value now.
     ///
     /// # Errors
@@ -185,6 +175,17 @@ pub(super) fn differing<'a>(left: &'a Settings, right: &'a Settings) -> impl Ite
     all().filter(|setting| setting.get(left) != setting.get(right)).map(|setting| setting.name)
 }
 
+impl Settings {
+    /// CONFIG GET: the names that match any of the patterns, with their values, each once, in the order of the table.
+    /// Paths are shown absolute.
+    pub fn matching(&self, patterns: &[&str]) -> Vec<(String, String)> {
+        let shown = |named: &Named| named.setting.kind != Kind::Directive;
+        let asked = |named: &Named| patterns.iter().any(|pattern| glob::matches(pattern, named.name));
+        let pair = |named: Named| (named.name.to_owned(), shown_in_full(&named, self));
+        names().filter(shown).filter(asked).map(pair).collect()
+    }
+}
+
 fn shown_in_full(named: &Named, settings: &Settings) -> String {
     let value = named.get(settings);
     if named.setting.kind != Kind::Path || value.is_empty() || settings.base.as_os_str().is_empty() {
@@ -206,7 +207,7 @@ mod tests {
     }
 
     fn value(store: &SettingsStore, name: &str) -> String {
-        match store.get_matching(&[name]).as_slice() {
+        match store.current().matching(&[name]).as_slice() {
             [(_, value)] => value.clone(),
             other => panic!("expected one {name}, found {other:?}"),
         }
@@ -215,12 +216,12 @@ mod tests {
     #[test]
     fn get_answers_every_name_that_matches_once() {
         let store = store("");
-        let pairs = store.get_matching(&["max*ions", "maxclients", "MAXCLIENTS"]);
+        let pairs = store.current().matching(&["max*ions", "maxclients", "MAXCLIENTS"]);
         let names: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["max_connections", "maxclients"]);
-        assert!(store.get_matching(&["nothing-like-it"]).is_empty());
-        assert!(store.get_matching(&["*"]).len() > 200);
-        assert!(store.get_matching(&["user"]).is_empty(), "a line of redis.conf that is no setting");
+        assert!(store.current().matching(&["nothing-like-it"]).is_empty());
+        assert!(store.current().matching(&["*"]).len() > 200);
+        assert!(store.current().matching(&["user"]).is_empty(), "a line of redis.conf that is no setting");
     }
 
     #[test]
