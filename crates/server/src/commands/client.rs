@@ -15,6 +15,7 @@ pub(super) static ROWS: &[ServerCommand] =
     &[ServerCommand::new("client", Arity::AtLeast(2), "", "Shows and steers connections.", container)
         .of(Group::Connection)
         .flags(Flags::FAST)
+        .in_pause()
         .container(SUBCOMMANDS)];
 
 static SUBCOMMANDS: &[ServerCommand] = &[
@@ -253,7 +254,7 @@ fn reply_mode(call: &mut Call<'_>) {
         }
         "off" => call.session.reply_mode = ReplyMode::Off,
         "skip" => {
-            if call.session.reply_mode == ReplyMode::On {
+            if call.session.reply_mode != ReplyMode::Off {
                 call.session.reply_mode = ReplyMode::SkipNext;
             }
         }

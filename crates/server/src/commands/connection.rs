@@ -1,5 +1,7 @@
 //! Commands about the connection itself: who it is, which database and protocol it uses, how it ends.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use bowline::command::{Arity, Flags, Group};
 use bowline_resp::{Protocol, Reply};
 
@@ -112,7 +114,7 @@ fn authenticate(call: &mut Call<'_>, user: Option<&[u8]>, password: &[u8]) -> Au
         call.session.authenticated = true;
         Authentication::Done
     } else {
-        call.bench.server.metrics.authentication_failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        call.bench.server.metrics.authentication_failures.fetch_add(1, Relaxed);
         Authentication::Refused(WRONG)
     }
 }
@@ -216,6 +218,8 @@ fn reset(call: &mut Call<'_>) {
     session.authenticated = password_free;
     session.stranger_since_ms = call.bench.now_ms;
     session.client.names.lock().name.clear();
+    session.client.no_evict.store(false, Relaxed);
+    session.client.no_touch.store(false, Relaxed);
     call.reply().simple("RESET");
 }
 

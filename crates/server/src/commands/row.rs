@@ -30,6 +30,8 @@ pub struct ServerCommand {
     pub in_multi: InMulti,
     /// Whether it is refused while the data is loaded.
     pub needs_data: bool,
+    /// Whether CLIENT PAUSE lets it through.
+    pub in_pause: bool,
     /// What it does.
     pub run: fn(&mut Call<'_>),
     /// Subcommands; a row with some is a container.
@@ -58,7 +60,7 @@ impl ServerCommand {
             summary,
             since: SINCE,
         };
-        ServerCommand { info, in_multi: InMulti::Queued, needs_data: false, run, subcommands: &[] }
+        ServerCommand { info, in_multi: InMulti::Queued, needs_data: false, in_pause: false, run, subcommands: &[] }
     }
 
     /// With flags.
@@ -88,6 +90,12 @@ impl ServerCommand {
     /// Refused while the data is loaded.
     pub const fn needs_data(mut self) -> ServerCommand {
         self.needs_data = true;
+        self
+    }
+
+    /// Not held back by CLIENT PAUSE. Redis holds everything, so that nobody can end a pause before its time.
+    pub const fn in_pause(mut self) -> ServerCommand {
+        self.in_pause = true;
         self
     }
 

@@ -52,6 +52,8 @@ pub enum ReplyMode {
     Off,
     /// The next one is not.
     SkipNext,
+    /// This one is not; the next one is, unless this one changes that.
+    Skip,
 }
 
 /// What keeps a session from running its next request.

@@ -21,19 +21,25 @@ impl Session {
         if mode == ReplyMode::On {
             return self.answer(args, entry, bench);
         }
+        if mode == ReplyMode::SkipNext {
+            self.reply_mode = ReplyMode::Skip;
+        }
         // Not answered: the replies go nowhere, and nothing waits for them.
         let kept = std::mem::take(&mut self.replies);
         let ran = self.answer(args, entry, bench);
         let mut unsaid = std::mem::replace(&mut self.replies, kept);
-        if ran {
-            match (mode, self.reply_mode) {
-                (ReplyMode::SkipNext, ReplyMode::SkipNext) => self.reply_mode = ReplyMode::On,
-                // CLIENT REPLY ON is the one request that is answered while replies are off.
-                (_, ReplyMode::On) if unsaid.is_empty() => self.reply().ok(),
-                // As RESET does.
-                (_, ReplyMode::On) => self.reply().raw(unsaid.ready(Version::MAX)),
-                _ => {}
+        match self.reply_mode {
+            _ if !ran => self.reply_mode = mode,
+            ReplyMode::Skip => self.reply_mode = ReplyMode::On,
+            // What switches replies on is answered: CLIENT REPLY ON, RESET, an EXEC with one of them.
+            ReplyMode::On => {
+                let (start, version) = (self.replies.end(), unsaid.waits_for(Version::ZERO));
+                self.reply().raw(unsaid.ready(Version::MAX));
+                if let Some(version) = version {
+                    self.replies.depend_on(start, version);
+                }
             }
+            ReplyMode::Off | ReplyMode::SkipNext => {}
         }
         ran
     }
@@ -122,11 +128,11 @@ impl Session {
         self.reply().error_bytes(text);
     }
 
-    /// Whether CLIENT PAUSE holds this request back. CLIENT itself goes on, or nobody could end a pause.
+    /// Whether CLIENT PAUSE holds this request back.
     fn must_pause(&self, args: Args<'_>, entry: &Entry, bench: &Workbench) -> bool {
         match bench.server.paused(bench.now_ms) {
             None => false,
-            Some(PauseMode::All) => entry.info.name != "client",
+            Some(PauseMode::All) => !matches!(entry.target, Target::Server(row) if row.in_pause),
             Some(PauseMode::Writes) if entry.info.name == "exec" => self.transaction_writes(),
             Some(PauseMode::Writes) if entry.info.name == "bl.at" => {
                 table::lookup(args.at(2)).is_some_and(|inner| inner.writes)

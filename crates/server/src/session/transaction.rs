@@ -15,7 +15,7 @@ use bowline_resp::{ArgRange, Args, ReplyDecoder};
 
 use super::limits::{QUEUE_BYTES_MAX, WATCHED_KEYS_MAX};
 use super::single::contiguous;
-use super::{Session, Waits, Workbench};
+use super::{ReplyMode, Session, Waits, Workbench};
 use crate::commands::row::ServerCommand;
 use crate::commands::table::{Entry, Target};
 
@@ -162,29 +162,45 @@ impl Session {
         let header = format!("*{}\r\n", transaction.data.len());
         match bytes.strip_prefix(header.as_bytes()) {
             None => self.reply().raw(bytes),
-            Some(mut rest) => {
-                self.reply().array(transaction.order.len());
-                for queued in &transaction.order {
-                    match queued {
-                        Queued::Data(_) => {
-                            let decoded = ReplyDecoder::new().decode(rest);
-                            let Ok(Some((_, len))) = decoded else { unreachable!("the engine wrote whole replies") };
-                            let (reply, others) = rest.split_at(len);
-                            self.reply().raw(reply);
-                            rest = others;
-                        }
-                        Queued::Server { row, entry, bytes, ranges } => {
-                            let began = Instant::now();
-                            let args = Args::new(bytes, ranges);
-                            self.run_server(args, row, bench);
-                            bench.count_single(entry, began, self, args);
-                        }
-                    }
-                }
-            }
+            Some(rest) => self.weave_replies(transaction, rest, bench),
         }
         if let Some(version) = version {
             self.replies.depend_on(start, version);
+        }
+    }
+
+    /// The array itself, `rest` being the replies of the data commands. As in Redis, CLIENT REPLY counts from its place on:
+    /// an array of which the client wanted a part only is not whole.
+    fn weave_replies(&mut self, transaction: &Transaction, mut rest: &[u8], bench: &mut Workbench) {
+        let mut unsaid = self.reply_mode != ReplyMode::On;
+        if !unsaid {
+            self.reply().array(transaction.order.len());
+        }
+        for queued in &transaction.order {
+            let start = self.replies.end();
+            match queued {
+                Queued::Data(_) => {
+                    let decoded = ReplyDecoder::new().decode(rest);
+                    let Ok(Some((_, len))) = decoded else { unreachable!("the engine wrote whole replies") };
+                    let (reply, others) = rest.split_at(len);
+                    self.reply().raw(reply);
+                    rest = others;
+                }
+                Queued::Server { row, entry, bytes, ranges } => {
+                    let began = Instant::now();
+                    let args = Args::new(bytes, ranges);
+                    self.run_server(args, row, bench);
+                    bench.count_single(entry, began, self, args);
+                    unsaid = match self.reply_mode {
+                        ReplyMode::On => false,
+                        ReplyMode::Off => true,
+                        ReplyMode::Skip | ReplyMode::SkipNext => unsaid,
+                    };
+                }
+            }
+            if unsaid {
+                self.replies.rollback(start);
+            }
         }
     }
 }
