@@ -42,5 +42,7 @@ mod version;
 
 pub use error::{Error, Result};
 pub use exec::Durability;
-pub use store::{Batch, EntryInfo, Iter, OnFailure, Options, Statistics, Store};
+pub use store::{
+    Batch, Between, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, OnFailure, Options, Statistics, Store,
+};
 pub use version::Version;

@@ -1,6 +1,7 @@
 //! Every limit of the engine, why it is there, and what happens when it is reached.
 
 pub use crate::keyspace::DATABASES_MAX;
+use crate::keyspace::checkpoint::TakeLimits;
 
 /// Longest key or value, bytes: lengths are kept in 32 bits and a value must fit in one frame of the log. Settings may
 /// lower it. Reached: the command is refused with an error before anything changes.
@@ -35,3 +36,15 @@ pub const REPLY_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
 /// Most bytes of effects in one hold of the background's removal of expired entries. A single longer key gets more.
 pub const EXPIRE_SLICE_BYTES: usize = 16 * 1024;
+
+/// How much of a segment a checkpoint copies in one hold: commands on the segment wait that long, some ten microseconds.
+pub const CHECKPOINT_SLICE: TakeLimits = TakeLimits { entries: 128, bytes: 64 * 1024 };
+
+/// Bytes of a large value that a checkpoint copies in one hold.
+pub const CHECKPOINT_PART_BYTES: usize = 256 * 1024;
+
+/// When the keys removed since the last checkpoint take this many bytes, the next one begins.
+pub const CHECKPOINT_REMOVAL_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long after a failed checkpoint the next one is tried, unless somebody asks for it.
+pub const CHECKPOINT_RETRY: std::time::Duration = std::time::Duration::from_secs(10);

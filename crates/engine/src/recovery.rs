@@ -48,19 +48,23 @@ struct Worker {
 /// Takes frames and brings the keyspace to their state.
 pub(crate) struct Recovery {
     keyspace: Arc<Keyspace>,
+    /// Records up to this version are there already: a checkpoint was loaded.
+    cut: Version,
+    /// Records beyond it.
+    records: u64,
     workers: Vec<Worker>,
 }
 
 impl Recovery {
-    /// A recovery into an empty keyspace, with threads of its own if `parallel`.
-    pub(crate) fn new(keyspace: Arc<Keyspace>, parallel: bool) -> Recovery {
+    /// A recovery into a keyspace that is exact at `cut`, with threads of its own if `parallel`.
+    pub(crate) fn new(keyspace: Arc<Keyspace>, cut: Version, parallel: bool) -> Recovery {
         let cores = if parallel { std::thread::available_parallelism().map_or(1, usize::from) } else { 0 };
         let count = cores.min(keyspace.segment_count()).min(8);
         let workers = (0..count).filter_map(|index| Worker::start(&keyspace, index, count));
         let workers: Vec<Worker> = workers.collect();
         // All or none: the segments are divided by the number of workers.
         let workers = if workers.len() == count { workers } else { Vec::new() };
-        Recovery { keyspace, workers }
+        Recovery { keyspace, cut, records: 0, workers }
     }
 
     /// Applies the records of one frame, or hands them to the workers.
@@ -68,6 +72,10 @@ impl Recovery {
         let frame = Arc::new(frame);
         for record in frame.records() {
             let record = record?;
+            if record.version <= self.cut {
+                continue;
+            }
+            self.records += 1;
             let mut rest = record.effects;
             let mut offset = record.offset;
             while !rest.is_empty() {
@@ -127,9 +135,10 @@ impl Recovery {
         waiting.into_iter().for_each(drop);
     }
 
-    /// Waits until everything is applied.
-    pub(crate) fn finish(mut self) -> Result<()> {
-        self.join()
+    /// Waits until everything is applied; returns how many records there were beyond the cut.
+    pub(crate) fn finish(mut self) -> Result<u64> {
+        self.join()?;
+        Ok(self.records)
     }
 
     fn join(&mut self) -> Result<()> {

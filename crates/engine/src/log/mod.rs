@@ -55,6 +55,7 @@ use self::buffer::Buffer;
 pub use self::check::{CheckReport, CheckedFile, FileState, check};
 pub use self::files::FilePreparer;
 use self::files::Files;
+pub(crate) use self::files::is_full;
 pub use self::record::{Record, Records, ReplayFrame};
 pub use self::room::{Admission, RECORD_ROOM_BYTES, RoomClass};
 use self::room::{NoRoom, Room};
@@ -212,6 +213,8 @@ pub(crate) struct Shared {
     pub(crate) room: Room,
     pub(crate) files: Files,
     waiters: Waiters,
+    /// Who waits until the file header names a checkpoint.
+    notes: Waiters,
     listeners: Listeners,
     pub(crate) writer_signal: Signal,
     pub(crate) files_signal: Signal,
@@ -377,6 +380,17 @@ impl Log {
         Version(self.shared.checkpoint.load(SeqCst))
     }
 
+    /// Blocks the thread until the log durably knows of the checkpoint of `version`.
+    ///
+    /// # Errors
+    /// `Poisoned` when the log has failed before.
+    pub fn wait_for_note(&self, version: Version) -> Result<()> {
+        let shared = &self.shared;
+        let is_noted = || self.noted_checkpoint() >= version;
+        shared.notes.wait(version, || is_noted() || shared.is_poisoned() || shared.ended.load(SeqCst));
+        if is_noted() { Ok(()) } else { Err(Error::Poisoned) }
+    }
+
     /// Stops the log because another file of the store has failed: nothing is acknowledged any more.
     pub fn fail(&self, error: Error) {
         self.shared.poison(error);
@@ -458,6 +472,7 @@ impl Shared {
     pub(crate) fn end(&self) {
         self.ended.store(true, SeqCst);
         self.waiters.release(Version::MAX);
+        self.notes.release(Version::MAX);
     }
 
     pub(crate) fn background_sync(&self) -> Duration {
@@ -506,6 +521,7 @@ impl Shared {
         self.poisoned.store(true, SeqCst);
         tracing::error!(%error, "the log has failed; nothing is acknowledged any more");
         self.waiters.release(Version::MAX);
+        self.notes.release(Version::MAX);
         self.room.want();
         self.room.wake();
         self.listeners.failed();

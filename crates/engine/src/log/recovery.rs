@@ -238,6 +238,7 @@ fn share(options: LogOptions, survey: &Survey, version: Version) -> Arc<Shared> 
         room: Room::new(capacity, reserve_bytes, buffer_bytes_max),
         files: Files::new(options.disk, options.directory, file_bytes, survey.next_number()),
         waiters: Waiters::default(),
+        notes: Waiters::default(),
         listeners: Listeners::default(),
         writer_signal: Signal::default(),
         files_signal: Signal::default(),

@@ -432,6 +432,7 @@ impl LogWriter {
         assert!(position <= self.synced, "a checkpoint is published when its cut is durable");
         self.move_header(position, version)?;
         self.shared.checkpoint.store(version.0, SeqCst);
+        self.shared.notes.release(version);
         self.retire();
         Ok(true)
     }

@@ -16,6 +16,11 @@ const EXPIRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long it waits when the log has no room for its removals.
 const EXPIRY_RETRY: Duration = Duration::from_millis(10);
 
+/// How often it is looked whether a checkpoint is due.
+const CHECKPOINT_LOOK: Duration = Duration::from_millis(100);
+/// How much the checkpoint thread stands back for the others, as `nice` counts it.
+const CHECKPOINT_NICE: i32 = 10;
+
 /// The log's state machines: on threads of their own, or turned by hand.
 enum LogMachines {
     Threads(LogThreads),
@@ -45,7 +50,7 @@ impl Background {
         })
     }
 
-    /// Starts the threads "expiry" and "memory".
+    /// Starts the threads "expiry", "memory" and "checkpoint".
     pub(super) fn start(&self, store: &Store) -> Result<()> {
         let (sender, receiver) = channel();
         *self.free.lock() = Some(sender);
@@ -59,6 +64,8 @@ impl Background {
         let mut threads = self.threads.lock();
         threads.push(spawn("expiry", Box::new(move || remove_expired(&weak)))?);
         threads.push(spawn("memory", Box::new(move || free_memory(receiver)))?);
+        let weak = std::sync::Arc::downgrade(&store.shared);
+        threads.push(spawn("checkpoint", Box::new(move || write_checkpoints(&weak)))?);
         Ok(())
     }
 
@@ -118,7 +125,7 @@ fn close_by_hand(log: &Log, (writer, files): &mut (LogWriter, FilePreparer), now
 
 impl Drop for super::Shared {
     fn drop(&mut self) {
-        if let Err(error) = self.background.close(&self.log, self.options.clock.monotonic()) {
+        if let Err(error) = self.close() {
             tracing::error!(%error, "the store was dropped and its last writes could not be made durable");
         }
     }
@@ -150,5 +157,21 @@ fn remove_expired(store: &Weak<super::Shared>) {
         };
         drop(store);
         thread::park_timeout(pause);
+    }
+}
+
+/// Writes a checkpoint whenever one is due.
+fn write_checkpoints(store: &Weak<super::Shared>) {
+    // Whoever waits for a reply goes first.
+    let _ = rustix::process::nice(CHECKPOINT_NICE);
+    while let Some(shared) = store.upgrade() {
+        let store = Store { shared };
+        let _ = store.shared.checkpoints.thread.set(thread::current());
+        if store.shared.background.closing.load(Ordering::SeqCst) {
+            return;
+        }
+        store.checkpoint_if_due(&mut || {});
+        drop(store);
+        thread::park_timeout(CHECKPOINT_LOOK);
     }
 }

@@ -11,11 +11,15 @@
 
 mod api;
 mod background;
+mod base;
 mod batch;
+mod checkpoints;
 mod options;
+mod staging;
 
 pub use api::{EntryInfo, Iter};
 pub use batch::Batch;
+pub use checkpoints::{Between, CheckpointPolicy, CheckpointStatistics};
 pub use options::{OnFailure, Options};
 
 use crate::apply::Freed;
@@ -30,6 +34,8 @@ use crate::recovery::Recovery;
 use crate::time::StoreTime;
 use crate::version::Version;
 use background::Background;
+use base::Base;
+use checkpoints::Checkpoints;
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,6 +56,7 @@ struct Shared {
     time: StoreTime,
     options: Options,
     background: Background,
+    checkpoints: Checkpoints,
     log_directory: PathBuf,
     expired: AtomicU64,
     key_bytes_max: AtomicUsize,
@@ -107,13 +114,16 @@ impl Store {
         let disk = options.disk.clone();
         disk.create_directory(directory).map_err(|source| Error::io("create", directory, source))?;
         let directory_lock = lock_directory(&*disk, directory)?;
-        let seed = options.seed.map_or_else(random_u128, Ok)?;
-        let keyspace = Arc::new(Keyspace::new(options.segments, seed, options.entries_per_segment));
         let log_directory = options.log_directory.clone().unwrap_or_else(|| directory.join("log"));
-        let mut recovery = Recovery::new(keyspace.clone(), options.threads);
-        let log_options = log_options(&options, log_directory.clone())?;
+        let block_file = options.block_file.clone().unwrap_or_else(|| directory.join(BLOCK_FILE_NAME));
+        let base = Base::open(&options, &block_file, &log_directory)?;
+        let seed = u128::from_le_bytes(base.identity.hash_seed);
+        let keyspace = Arc::new(Keyspace::new(options.segments, seed, options.entries_per_segment));
+        base.load(&keyspace, options.threads, progress)?;
+        let mut recovery = Recovery::new(keyspace.clone(), base.cut(), options.threads);
+        let log_options = log_options(&options, log_directory.clone(), &base);
         let (log, writer, files, recovered) = Log::open(log_options, &mut |frame| recovery.replay(frame), progress)?;
-        recovery.finish()?;
+        let is_clean = recovery.finish()? == 0;
         if recovered.last_version > VERSION_MAX {
             let what = "its versions are beyond any time; it cannot be continued";
             return Err(Error::Corrupt { path: log_directory, offset: 0, what });
@@ -122,6 +132,11 @@ impl Store {
             keyspace,
             background: Background::new(writer, files, &log, options.threads)?,
             log,
+            checkpoints: Checkpoints::new(
+                base.file,
+                options.clock.wall_ms(),
+                is_clean.then_some(recovered.last_version),
+            ),
             time: StoreTime::new(options.clock.clone()),
             key_bytes_max: AtomicUsize::new(options.key_bytes_max.min(VALUE_BYTES_MAX)),
             value_bytes_max: AtomicUsize::new(options.value_bytes_max.min(VALUE_BYTES_MAX)),
@@ -140,16 +155,25 @@ impl Store {
         Ok(store)
     }
 
-    /// Makes everything durable, stops the background and gives the directory free. Other clones of the store refuse
-    /// further writes.
+    /// Makes everything durable, writes a last checkpoint, stops the background and gives the directory free. Other
+    /// clones of the store refuse further writes.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] when the last writes could not be made durable.
+    /// [`Error::Poisoned`] when the last writes could not be made durable. A checkpoint that finds no room is no error:
+    /// the next start reads the log instead.
     pub fn close(self) -> Result<()> {
         self.shared.closed.store(true, Ordering::SeqCst);
-        let closed = self.shared.background.close(&self.shared.log, self.shared.options.clock.monotonic());
-        self.shared.directory_lock.lock().take();
-        closed
+        self.checkpoint_at_close();
+        self.shared.close()
+    }
+
+    /// As [`Store::close`], without the checkpoint; one that is running is given up. The next start reads the log.
+    ///
+    /// # Errors
+    /// As [`Store::close`].
+    pub fn close_without_checkpoint(self) -> Result<()> {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        self.shared.close()
     }
 
     /// The log.
@@ -361,6 +385,36 @@ impl Store {
         }
     }
 
+    /// Waits until a version is durable, whatever the durability of the options is.
+    fn wait_for_durable(&self, version: Version) -> Result<()> {
+        let log = &self.shared.log;
+        if self.shared.options.threads {
+            return log.wait(version);
+        }
+        self.turn_until(|| log.commit() >= version)
+    }
+
+    /// Waits until the log durably names the checkpoint of this version.
+    fn wait_for_note(&self, version: Version) -> Result<()> {
+        let log = &self.shared.log;
+        if self.shared.options.threads {
+            return log.wait_for_note(version);
+        }
+        self.turn_until(|| log.noted_checkpoint() >= version)
+    }
+
+    fn turn_until(&self, mut done: impl FnMut() -> bool) -> Result<()> {
+        let log = &self.shared.log;
+        while !done() {
+            if log.is_poisoned() {
+                return Err(Error::Poisoned);
+            }
+            log.request_sync(log.last_version());
+            self.turn();
+        }
+        Ok(())
+    }
+
     /// Waits until a version is committed, as the durability of the options asks for.
     fn wait_for_commit(&self, version: Version) -> Result<()> {
         let log = &self.shared.log;
@@ -381,6 +435,19 @@ impl Store {
     }
 }
 
+impl Shared {
+    /// Stops the background and gives the directory free. The second call does nothing.
+    fn close(&self) -> Result<()> {
+        self.checkpoints.abandon();
+        let closed = self.background.close(&self.log, self.options.clock.monotonic());
+        self.directory_lock.lock().take();
+        closed
+    }
+}
+
+/// Name of the block file, unless the options name another.
+const BLOCK_FILE_NAME: &str = "store.blocks";
+
 /// The last version from which there is a way up: far beyond any date.
 const VERSION_MAX: Version = Version(u64::MAX >> 1);
 
@@ -390,21 +457,21 @@ fn one(segment: usize) -> SegmentSet {
     set
 }
 
-fn log_options(options: &Options, directory: PathBuf) -> Result<LogOptions> {
+fn log_options(options: &Options, directory: PathBuf, base: &Base) -> LogOptions {
     let on_failure = options.on_failure.clone();
-    Ok(LogOptions {
+    LogOptions {
         directory,
         file_bytes: options.log_file_bytes,
         buffer_bytes_max: options.log_buffer_bytes,
         reserve_bytes: LOG_RESERVE_BYTES,
         background_sync: options.durability.background_sync(),
-        version_floor: Version::ZERO,
+        version_floor: base.version_floor,
         mark_after: LOG_MARK_AFTER,
-        store_id: options.seed.map_or_else(random_u128, |seed| Ok(!seed))?.to_le_bytes(),
+        store_id: base.identity.store_id,
         disk: options.disk.clone(),
         clock: options.clock.clone(),
         on_failure: on_failure.map(|report| -> log::OnFailure { Box::new(move |error| report(error)) }),
-    })
+    }
 }
 
 fn random_u128() -> Result<u128> {

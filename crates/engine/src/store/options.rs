@@ -1,5 +1,7 @@
 //! How a store is opened.
 
+use super::checkpoints::CheckpointPolicy;
+use crate::blocks::{FileSize, Geometry};
 use crate::clock::{Clock, OsClock};
 use crate::disk::{Disk, OsDisk};
 use crate::error::Error;
@@ -20,6 +22,12 @@ pub struct Options {
     pub directory: PathBuf,
     /// Where the log lies; `log` in the directory unless set.
     pub log_directory: Option<PathBuf>,
+    /// The block file, or a block device; `store.blocks` in the directory unless set.
+    pub block_file: Option<PathBuf>,
+    /// The shape of the block file, if it has to be made.
+    pub block_file_geometry: Geometry,
+    /// When checkpoints are written.
+    pub checkpoints: CheckpointPolicy,
     /// When calls return (and replies leave): [`Durability::Always`] unless weakened.
     pub durability: Durability,
     /// Independently locked parts of the keyspace: a power of two up to 256.
@@ -54,6 +62,9 @@ impl Options {
         Options {
             directory: directory.into(),
             log_directory: None,
+            block_file: None,
+            block_file_geometry: Geometry { block_bytes: 4096, size: FileSize::Auto },
+            checkpoints: CheckpointPolicy::default(),
             durability: Durability::Always,
             segments: 64,
             entries_per_segment: 0,

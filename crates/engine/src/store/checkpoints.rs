@@ -1,0 +1,438 @@
+//! Checkpoints: when the block file is brought to a new cut, and how.
+//!
+//! ```text
+//!   cut (all segments, an instant) -> per segment: take a slice under its lock, write it without -> merge its range
+//!      -> wait until the cut is durable in the log -> publish (superblock) -> the log lets go of what is before the cut
+//! ```
+//!
+//! The next checkpoint begins only when the log durably names this one: from then on blocks that it freed are used
+//! again, and an older superblock is known to be damage. What fails for want of room is tried again later, and what was
+//! taken is dirty again; every other failure to write or sync stops the store.
+//!
+//! Not here: the exact cut (`keyspace::checkpoint`), the bytes (`blocks`), what a restart makes of it (`opening`).
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::thread::Thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::staging::{Staging, record_of};
+use super::{Shared, Store, base};
+use crate::blocks::{BlockFile, Checkpoint, CheckpointOptions, Commit, KeyHashes, Published};
+use crate::error::{Error, Result};
+use crate::keyspace::SegmentSet;
+use crate::keyspace::checkpoint::{Cut, LargeEntry, Taken};
+use crate::keyspace::hash::KeyHasher;
+use crate::limits::{CHECKPOINT_PART_BYTES, CHECKPOINT_REMOVAL_BYTES, CHECKPOINT_RETRY, CHECKPOINT_SLICE};
+use crate::log;
+use crate::version::Version;
+
+/// Called between two slices, when no lock is held: to wait, or to let others work.
+pub type Between<'a> = &'a mut dyn FnMut();
+
+/// What is known of checkpoints.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct CheckpointStatistics {
+    /// Checkpoints published since the store was opened.
+    pub published: u64,
+    /// Checkpoints given up since the store was opened.
+    pub failed: u64,
+    /// Whether one is running.
+    pub running: bool,
+    /// Segments that the running one has finished, and how many there are.
+    pub segments_done: (usize, usize),
+    /// When the newest one was published, milliseconds since the Unix epoch; when the store was opened, if none was.
+    pub last_at_ms: u64,
+    /// How long the newest one took.
+    pub last_took: Duration,
+    /// Why the last attempt failed; `None` when it did not.
+    pub last_error: Option<String>,
+    /// The version that the newest one is exact at.
+    pub cut: Version,
+    /// Entries in the newest one.
+    pub entries: u64,
+    /// Size of the block file, bytes.
+    pub file_bytes: u64,
+    /// Bytes of the records that count in the newest one.
+    pub live_bytes: u64,
+    /// Bytes written to the block file since the store was opened.
+    pub written_bytes: u64,
+}
+
+/// The block file and who brings it forward.
+pub(super) struct Checkpoints {
+    path: PathBuf,
+    file: Mutex<BlockFile>,
+    state: Mutex<State>,
+    /// A running checkpoint is given up: the store is closing.
+    abandoned: AtomicBool,
+    /// The thread that runs checkpoints when they are due.
+    pub(super) thread: OnceLock<Thread>,
+    segments_done: AtomicUsize,
+    /// Versions assigned up to the newest cut; what is above is dirty.
+    cut: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    /// Rises with every checkpoint that is asked for; a checkpoint that begins serves all asked for until then.
+    asked: u64,
+    /// The last request that a finished checkpoint has served.
+    served: u64,
+    statistics: CheckpointStatistics,
+    attempted_at: Duration,
+}
+
+impl Checkpoints {
+    /// `clean` is the last version when nothing was written after the checkpoint of `file`.
+    pub(super) fn new(file: BlockFile, now_ms: u64, clean: Option<Version>) -> Checkpoints {
+        let superblock = *file.superblock();
+        let statistics = CheckpointStatistics {
+            last_at_ms: if superblock.cut > Version::ZERO { superblock.cut.time_ms() } else { now_ms },
+            cut: superblock.cut,
+            entries: superblock.entries,
+            file_bytes: u64::from(superblock.file_blocks) * u64::from(superblock.block_bytes),
+            live_bytes: superblock.live_bytes,
+            ..CheckpointStatistics::default()
+        };
+        Checkpoints {
+            path: file.path().to_owned(),
+            file: Mutex::new(file),
+            state: Mutex::new(State { statistics, ..State::default() }),
+            abandoned: AtomicBool::new(false),
+            thread: OnceLock::new(),
+            segments_done: AtomicUsize::new(0),
+            cut: AtomicU64::new(clean.unwrap_or(superblock.cut).0),
+        }
+    }
+
+    pub(super) fn statistics(&self) -> CheckpointStatistics {
+        let mut statistics = self.state.lock().statistics.clone();
+        statistics.segments_done.0 = self.segments_done.load(Relaxed);
+        statistics
+    }
+
+    /// Gives a running checkpoint up.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Relaxed);
+    }
+
+    /// Wakes the thread that runs checkpoints.
+    pub(super) fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Nothing was written since the newest checkpoint: that one serves every request.
+    fn serve_all(&self) {
+        let mut state = self.state.lock();
+        state.served = state.asked;
+        state.statistics.last_error = None;
+    }
+}
+
+impl KeyHashes for KeyHasher {
+    fn hash(&self, key: &[u8]) -> u64 {
+        KeyHasher::hash(self, key)
+    }
+
+    fn fingerprint(&self, key: &[u8]) -> u64 {
+        KeyHasher::fingerprint(self, key)
+    }
+}
+
+impl Store {
+    /// Brings the block file to this moment, on the calling thread, and lets the log forget what is before it. Everything
+    /// acknowledged is durable without it; it shortens the log and the next start. Others go on reading and writing.
+    ///
+    /// # Errors
+    /// `BlockFileFull` or `DiskFull` when it found no room: the one before stays, and the log keeps what is newer.
+    /// [`Error::Poisoned`] when the store has stopped.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.checkpoint_with(&mut || {})
+    }
+
+    /// As [`Store::checkpoint`]; `between` is called after every short piece of work, while no lock is held.
+    ///
+    /// # Errors
+    /// As [`Store::checkpoint`].
+    pub fn checkpoint_with(&self, between: Between<'_>) -> Result<()> {
+        let checkpoints = &self.shared.checkpoints;
+        let mut file = checkpoints.file.lock();
+        let serves = {
+            let mut state = checkpoints.state.lock();
+            state.statistics.running = true;
+            state.statistics.segments_done.1 = self.shared.keyspace.segment_count();
+            state.attempted_at = self.shared.options.clock.monotonic();
+            state.asked
+        };
+        let from = self.shared.options.clock.monotonic();
+        let result = Run { store: self, between }.run(&mut file);
+        let took = self.shared.options.clock.monotonic().saturating_sub(from);
+        let mut state = checkpoints.state.lock();
+        let statistics = &mut state.statistics;
+        statistics.running = false;
+        let result = match result {
+            Ok(published) => {
+                let superblock = file.superblock();
+                statistics.published += 1;
+                statistics.last_at_ms = self.now_ms();
+                statistics.last_took = took;
+                statistics.last_error = None;
+                statistics.cut = superblock.cut;
+                statistics.entries = superblock.entries;
+                statistics.live_bytes = superblock.live_bytes;
+                statistics.file_bytes = u64::from(superblock.file_blocks) * u64::from(superblock.block_bytes);
+                statistics.written_bytes += published.written_bytes;
+                Ok(())
+            }
+            Err(error) => {
+                statistics.failed += 1;
+                statistics.last_error = Some(error.to_string());
+                Err(error)
+            }
+        };
+        state.served = state.served.max(serves);
+        result
+    }
+
+    /// Asks the checkpoint thread for a checkpoint of this moment or later; returns the number to ask
+    /// [`Store::checkpoint_ended`] for.
+    pub fn request_checkpoint(&self) -> u64 {
+        let number = {
+            let mut state = self.shared.checkpoints.state.lock();
+            state.asked += 1;
+            state.asked
+        };
+        self.shared.checkpoints.wake();
+        number
+    }
+
+    /// How the checkpoint that was asked for under `number` ended: `None` while it has not.
+    pub fn checkpoint_ended(&self, number: u64) -> Option<std::result::Result<(), String>> {
+        let state = self.shared.checkpoints.state.lock();
+        (state.served >= number).then(|| state.statistics.last_error.clone().map_or(Ok(()), Err))
+    }
+
+    /// What is known of checkpoints.
+    pub fn checkpoints(&self) -> CheckpointStatistics {
+        self.shared.checkpoints.statistics()
+    }
+
+    /// Whether something was written since the newest checkpoint.
+    fn is_dirty(&self) -> bool {
+        self.shared.log.last_version().0 > self.shared.checkpoints.cut.load(Relaxed)
+    }
+
+    /// The last checkpoint, so that the next start need not read the log.
+    pub(super) fn checkpoint_at_close(&self) {
+        if self.is_dirty() && !self.shared.log.is_poisoned() {
+            tracing::info!("writing a checkpoint before closing");
+            // It has told the log why it failed; everything is in the log.
+            let _ = self.checkpoint();
+        }
+    }
+
+    /// Runs a checkpoint if one is due: asked for, or wanted by the policy.
+    pub(super) fn checkpoint_if_due(&self, between: Between<'_>) {
+        let checkpoints = &self.shared.checkpoints;
+        let now = self.shared.options.clock.monotonic();
+        let (is_asked, failed, attempted_at) = {
+            let state = checkpoints.state.lock();
+            (state.asked > state.served, state.statistics.last_error.is_some(), state.attempted_at)
+        };
+        if !self.is_dirty() {
+            if is_asked {
+                checkpoints.serve_all();
+            }
+            return;
+        }
+        let since = now.saturating_sub(attempted_at);
+        let policy = self.shared.options.checkpoints;
+        let is_wanted = self.shared.log.live_bytes() >= policy.log_bytes
+            || (!policy.interval.is_zero() && since >= policy.interval)
+            || self.shared.keyspace.removal_bytes() >= CHECKPOINT_REMOVAL_BYTES;
+        if is_asked || is_wanted && !(failed && since < CHECKPOINT_RETRY) {
+            // It has told the log and the statistics what went wrong.
+            let _ = self.checkpoint_with(between);
+        }
+    }
+}
+
+/// One checkpoint on its way.
+struct Run<'a, 'b> {
+    store: &'a Store,
+    between: Between<'b>,
+}
+
+impl Run<'_, '_> {
+    fn run(mut self, file: &mut BlockFile) -> Result<Published> {
+        let shared = Arc::clone(&self.store.shared);
+        if shared.log.is_poisoned() {
+            return Err(Error::Poisoned);
+        }
+        shared.checkpoints.segments_done.store(0, Relaxed);
+        let (cut, version, position) = cut(&shared);
+        let mut written = self.write(file, &cut, version, position);
+        if written.is_ok() {
+            shared.keyspace.published();
+            shared.checkpoints.cut.store(version.0, Relaxed);
+        } else {
+            shared.keyspace.failed();
+        }
+        self.settle(&shared);
+        if written.is_ok() {
+            shared.log.note_checkpoint(log::Checkpoint { version, position });
+            if let Err(error) = self.store.wait_for_note(version) {
+                written = Err(error);
+            }
+        }
+        written.inspect_err(|error| self.stop_unless_it_passes(error))
+    }
+
+    /// Lets others work. An error when the store is closing.
+    fn pause(&mut self) -> Result<()> {
+        (self.between)();
+        if self.store.shared.checkpoints.abandoned.load(Relaxed) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Ends the marks of this checkpoint, a short hold at a time.
+    fn settle(&mut self, shared: &Shared) {
+        for segment in 0..shared.keyspace.segment_count() {
+            loop {
+                let (done, freed) = shared.keyspace.settle(segment);
+                drop(freed);
+                (self.between)();
+                if done {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, file: &mut BlockFile, cut: &Cut, version: Version, position: u64) -> Result<Published> {
+        let shared = Arc::clone(&self.store.shared);
+        let hasher = shared.keyspace.hasher();
+        let mut checkpoint = file.begin(hasher, &CheckpointOptions::default())?;
+        if cut.reset {
+            checkpoint.start_empty();
+        }
+        for database in &cut.dropped {
+            checkpoint.drop_database(*database)?;
+        }
+        let mut staging = Staging::default();
+        for segment in 0..shared.keyspace.segment_count() {
+            self.write_segment(&mut checkpoint, &mut staging, segment)?;
+            let last = shared.keyspace.hash_end(segment).map_or(u64::MAX, |end| end - 1);
+            checkpoint.finish_range(last)?;
+            shared.checkpoints.segments_done.store(segment + 1, Relaxed);
+        }
+        // What the superblock says must have happened: a cut that the log could still lose is no cut.
+        self.store.wait_for_durable(version)?;
+        let databases = base::encode(&cut.databases, shared.log.version_limit());
+        checkpoint.publish(&Commit { cut: version, log_position: position, databases: &databases })
+    }
+
+    fn write_segment(&mut self, checkpoint: &mut Checkpoint<'_>, staging: &mut Staging, segment: usize) -> Result<()> {
+        let shared = Arc::clone(&self.store.shared);
+        let (keyspace, hasher) = (&shared.keyspace, shared.keyspace.hasher());
+        loop {
+            let taken = keyspace.take(segment, CHECKPOINT_SLICE, &mut |entry| staging.add(&entry));
+            let Taken { handed, removals, large, freed, done } = taken;
+            drop(freed);
+            staging
+                .drain(|record, hash, stored| checkpoint.put(record, hash, stored, hasher.fingerprint(record.key)))?;
+            for entry in handed.iter().flat_map(|handed| handed.iter()) {
+                let record = record_of(entry.database, entry.entry);
+                checkpoint.put(&record, entry.hash, entry.stored, hasher.fingerprint(record.key))?;
+            }
+            drop(handed);
+            for (database, removal) in removals {
+                checkpoint.remove(database, removal.hash, removal.fingerprint);
+            }
+            if let Some(large) = large {
+                self.write_large(checkpoint, &large)?;
+            }
+            self.pause()?;
+            if done {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes a value part by part, each copied in a short hold. One that is handed over meanwhile comes again.
+    fn write_large(&mut self, checkpoint: &mut Checkpoint<'_>, large: &LargeEntry) -> Result<()> {
+        let shared = Arc::clone(&self.store.shared);
+        let record = crate::blocks::Record {
+            database: large.database,
+            key: &large.key,
+            value: crate::keyspace::entry::Value::Bytes(&[]),
+            version: large.version,
+            created: large.created,
+            expire_at: large.expire_at,
+        };
+        let fingerprint = shared.keyspace.hasher().fingerprint(&large.key);
+        let bytes = large.value_bytes as u64;
+        let mut put = checkpoint.put_large(&record, bytes, large.hash, large.stored, fingerprint)?;
+        let mut part = vec![0; CHECKPOINT_PART_BYTES.min(large.value_bytes)];
+        let mut offset = 0;
+        while offset < large.value_bytes {
+            let Some(copied) = shared.keyspace.copy_part(large, offset, &mut part) else {
+                return Ok(());
+            };
+            put.write(&part[..copied])?;
+            offset += copied;
+            self.pause()?;
+        }
+        if shared.keyspace.took(large) { put.finish() } else { Ok(()) }
+    }
+
+    /// Want of room passes; anything else leaves the file in a state that nobody knows.
+    fn stop_unless_it_passes(&self, error: &Error) {
+        let log = &self.store.shared.log;
+        let passes = match error {
+            // Damage was there before; what is in memory and in the log is whole.
+            Error::BlockFileFull { .. } | Error::Corrupt { .. } | Error::Poisoned | Error::Closed => true,
+            Error::Io { .. } => log::is_full(error),
+            _ => false,
+        };
+        if passes {
+            tracing::error!(%error, "a checkpoint was given up; the log keeps what is newer than the last one");
+        } else {
+            tracing::error!(%error, "a checkpoint has failed");
+            let source = io::Error::other(error.to_string());
+            log.fail(Error::io("checkpoint into", &self.store.shared.checkpoints.path, source));
+        }
+    }
+}
+
+/// Draws the line: all segments for an instant. Frames that are written now hold nothing newer than the version.
+fn cut(shared: &Shared) -> (Cut, Version, u64) {
+    let keyspace = &shared.keyspace;
+    let mut hold = keyspace.hold(SegmentSet::EMPTY, keyspace.every_segment());
+    let position = shared.log.append_position();
+    let cut = keyspace.cut(&mut hold);
+    (cut, shared.log.last_version(), position)
+}
+
+/// When a checkpoint is due.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckpointPolicy {
+    /// When the log that a restart would read is this long, bytes.
+    pub log_bytes: u64,
+    /// When the newest one is this old, if anything was written since; zero for never.
+    pub interval: Duration,
+}
+
+impl Default for CheckpointPolicy {
+    fn default() -> CheckpointPolicy {
+        CheckpointPolicy { log_bytes: 512 << 20, interval: Duration::from_secs(900) }
+    }
+}
