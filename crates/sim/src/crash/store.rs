@@ -138,13 +138,9 @@ impl StoreProcess<'_> {
     fn run(mut self, random: &mut Random, actions: u32) -> Result<End, Problem> {
         for _ in 0..actions {
             match random.below(100) {
-                0..50 => self.operate(random)?,
-                50..86 => drop(self.machine.store.turn()),
-                86..95 => self.machine.clock.advance(Duration::from_micros(random.below(8_000))),
-                95..99 => self.machine.clock.advance(Duration::from_millis(random.below(3_000))),
-                _ => drop(self.machine.become_quiet()),
+                0..3 => self.checkpoint(random)?,
+                _ => self.act(random)?,
             }
-            self.let_replies_leave(random)?;
         }
         if random.chance(3, 4) && !self.machine.become_quiet() && !self.machine.store.log().is_poisoned() {
             return Err(Problem::Stuck("a reply is never committed"));
@@ -156,6 +152,35 @@ impl StoreProcess<'_> {
             self.machine.disk.crash_now();
         }
         Ok(End::Lived { poisoned })
+    }
+
+    fn act(&mut self, random: &mut Random) -> Result<(), Problem> {
+        match random.below(100) {
+            0..50 => self.operate(random)?,
+            50..86 => drop(self.machine.store.turn()),
+            86..95 => self.machine.clock.advance(Duration::from_micros(random.below(8_000))),
+            95..99 => self.machine.clock.advance(Duration::from_millis(random.below(3_000))),
+            _ => drop(self.machine.become_quiet()),
+        }
+        self.let_replies_leave(random)
+    }
+
+    /// A checkpoint, with other things going on between its steps. It may fail: then nothing is lost either.
+    fn checkpoint(&mut self, random: &mut Random) -> Result<(), Problem> {
+        let store = self.machine.store.clone();
+        let mut problem = Ok(());
+        let failed = store.checkpoint_with(&mut || {
+            if problem.is_ok() && random.chance(1, 4) {
+                problem = self.act(random);
+            }
+        });
+        problem?;
+        match failed {
+            Err(Error::Corrupt { path, offset, what }) => {
+                Err(Problem::State(format!("a checkpoint found damage in {} at {offset}: {what}", path.display())))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn operate(&mut self, random: &mut Random) -> Result<(), Problem> {
