@@ -130,3 +130,24 @@ def test_without_a_password_other_machines_are_refused(make_node):
     with socket.create_connection((address, node.port), timeout=30) as outsider:
         outsider.sendall(b"AUTH secret\r\n")
         assert outsider.recv(1000) == b"+OK\r\n"
+
+
+def test_clients_that_leave_in_a_pause_are_not_listed_until_its_end(server):
+    def others(admin) -> int:
+        return parse(admin.command("CLIENT", "LIST")).count(b"\n") - 1
+
+    with Connection(server.port) as admin, Connection(server.port) as stays:
+        nodes.until(lambda: others(admin) == 1, "the clients of earlier tests to be gone")
+        assert admin.command("CLIENT", "PAUSE", "60000", "WRITE") == b"+OK\r\n"
+        stays.send("SET", "k", "stays")
+        leaving = [Connection(server.port) for _ in range(20)]
+        for connection in leaving:
+            connection.send("SET", "k", "left")
+        nodes.until(lambda: others(admin) == 21, "all of them to be held")
+        for connection in leaving:
+            connection.close()
+        nodes.until(lambda: others(admin) == 1, "those that left to be forgotten")
+        with Connection(server.port) as late:
+            late.send("SET", "k", "late")
+            assert admin.command("CLIENT", "UNPAUSE") == b"+OK\r\n"
+            assert late.reply() == stays.reply() == b"+OK\r\n"

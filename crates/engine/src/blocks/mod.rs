@@ -16,17 +16,18 @@
 //! Not here: what is dirty, when to begin, what a lost superblock means beside the log; those are the caller's.
 
 mod checkpoint;
+pub(crate) mod format;
 mod view;
 
 use std::path::{Path, PathBuf};
 
 pub use checkpoint::{Checkpoint, CheckpointOptions, Commit, LargePut, Published};
+pub use format::record::Record;
+pub use format::superblock::{FORMAT, Identity, Superblock};
 pub use view::{LoadedRecord, Location, View};
 
 use crate::disk::Disk;
 use crate::error::Result;
-use crate::keyspace::DatabaseId;
-use crate::keyspace::entry::Value;
 use crate::version::Version;
 
 /// How the size of a block file is decided.
@@ -47,15 +48,6 @@ pub struct Geometry {
     pub size: FileSize,
 }
 
-/// Whose data a block file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The store, as in the headers of its log.
-    pub store_id: [u8; 16],
-    /// The seed of the hash that orders the index: the keyspace's.
-    pub hash_seed: [u8; 16],
-}
-
 /// The two independent hashes of a key; the same functions for the whole life of a block file.
 pub trait KeyHashes: Send + Sync {
     /// The hash that orders the index. The bits that choose a segment should be its highest, so that a segment is one
@@ -63,50 +55,6 @@ pub trait KeyHashes: Send + Sync {
     fn hash(&self, key: &[u8]) -> u64;
     /// A second hash, independent of the first: tells keys of equal hash apart.
     fn fingerprint(&self, key: &[u8]) -> u64;
-}
-
-/// One entry as it stands in the block file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
-    /// The database it belongs to.
-    pub database: DatabaseId,
-    /// Its key.
-    pub key: &'a [u8],
-    /// Its value.
-    pub value: Value<'a>,
-    /// Version of its last change.
-    pub version: Version,
-    /// When it was created, seconds since the Unix epoch.
-    pub created: u32,
-    /// When it expires, milliseconds since the Unix epoch.
-    pub expire_at: Option<u64>,
-}
-
-/// What the superblock of a checkpoint says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Superblock {
-    /// Whose data it is.
-    pub identity: Identity,
-    /// Bytes of a block.
-    pub block_bytes: u32,
-    /// Blocks of the file.
-    pub file_blocks: u32,
-    /// Whether the file grows and shrinks by itself.
-    pub auto: bool,
-    /// Rises by one with every published checkpoint; 0 for the empty one that a new file begins with.
-    pub sequence: u64,
-    /// The version the checkpoint is exact at.
-    pub cut: Version,
-    /// Where in the log replay begins.
-    pub log_position: u64,
-    /// The store that this one was restored from; zeroes for none.
-    pub parent_store_id: [u8; 16],
-    /// The version where this store left its parent's line.
-    pub fork_version: Version,
-    /// Entries in the index.
-    pub entries: u64,
-    /// Bytes of the live records, rounded up one by one to the index's size codes.
-    pub live_bytes: u64,
 }
 
 /// What the two superblocks of a file said when it was opened.

@@ -9,7 +9,7 @@ use bowline::Version;
 
 use super::socket::Socket;
 use crate::session::limits::{DIRECT_READ_BYTES, DIRECT_READ_FROM};
-use crate::session::{Session, Workbench};
+use crate::session::{Session, Waits, Workbench};
 
 /// A connected client.
 pub(super) struct Connection {
@@ -75,6 +75,11 @@ impl Connection {
     /// Writes, then says what comes next.
     pub(super) fn finish(&mut self, bench: &Workbench) -> After {
         if self.write(bench).is_err() {
+            return After::Close;
+        }
+        if self.ended && self.session.waits() == Waits::Pause && self.session.output_bytes() == 0 {
+            // Whether it only sends no more or has gone, the socket does not tell. A pause may be long and a request that it
+            // holds back was not acknowledged: it is dropped with its connection, as in Redis.
             return After::Close;
         }
         if self.session.is_closing() {

@@ -385,6 +385,11 @@ impl EventLoop {
         self.bench.server.clients.forget(connection.session.client.id);
         self.bench.server.metrics.connections.fetch_sub(1, Relaxed);
         connection.socket.shutdown();
+        if connection.parked {
+            // The slot's next connection has not waited for this.
+            self.for_room.retain(|held| *held != slot);
+            self.paused.retain(|held| *held != slot);
+        }
         self.free.push(slot);
     }
 
