@@ -8,16 +8,18 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bowline::{Durability, Error, Options, Store};
+use bowline::blocks::{FileSize, Geometry};
+use bowline::{CheckpointPolicy, Durability, Error, Options, Store};
 
 use crate::net::accept::Acceptor;
 use crate::net::event_loop::{EventLoop, Reception};
 use crate::net::listen::{self, Dialect, ListenError, Listening, SocketFile};
 use crate::process::{Exit, Process};
-use crate::settings::{self, Settings, SettingsStore};
+use crate::settings::{self, Settings, SettingsStore, SizeOrAuto};
 use crate::state::Server;
 
 /// Serves until it is asked to end.
@@ -44,7 +46,7 @@ pub fn run(settings: Arc<SettingsStore>, process: Process) -> Exit {
         }
     };
     server.open(store.clone());
-    follow_durability(&server, &store);
+    follow_settings(&server, &store);
     let mut exit = Exit::Ok;
     if !server.is_stopping()
         && let Err(error) = process.ready()
@@ -56,7 +58,8 @@ pub fn run(settings: Arc<SettingsStore>, process: Process) -> Exit {
     if exit == Exit::Ok {
         exit = ended;
     }
-    match store.close() {
+    let with_checkpoint = server.checkpoint_at_end.load(Ordering::Relaxed);
+    match if with_checkpoint { store.close() } else { store.close_without_checkpoint() } {
         Ok(()) => exit,
         Err(error) => Exit::StorageFailed(error.to_string()),
     }
@@ -119,6 +122,15 @@ fn options(settings: &Settings, process: &Process) -> Options {
     let bytes = |wanted: u64| usize::try_from(wanted).unwrap_or(usize::MAX);
     let mut options = Options::new(settings.data_directory());
     options.log_directory = Some(settings.log_directory());
+    options.block_file = Some(settings.block_file());
+    options.block_file_geometry = Geometry {
+        block_bytes: u32::try_from(settings.block_size).unwrap_or(u32::MAX),
+        size: match settings.block_file_size {
+            SizeOrAuto::Auto => FileSize::Auto,
+            SizeOrAuto::Bytes(bytes) => FileSize::Fixed(bytes),
+        },
+    };
+    options.checkpoints = checkpoint_policy(settings);
     options.durability = level(settings.durability);
     options.segments = settings.num_segments as usize;
     options.entries_per_segment = bytes(settings.initial_bucket_size);
@@ -132,6 +144,14 @@ fn options(settings: &Settings, process: &Process) -> Options {
         process.end_now(&Exit::StorageFailed(format!("{error}; the server ends, nothing acknowledged is lost")))
     }));
     options
+}
+
+/// When checkpoints are written.
+fn checkpoint_policy(settings: &Settings) -> CheckpointPolicy {
+    CheckpointPolicy {
+        log_bytes: settings.checkpoint_log_size,
+        interval: Duration::from_secs(u64::from(settings.checkpoint_interval)),
+    }
 }
 
 /// The setting `durability` in the engine's type.
@@ -182,11 +202,13 @@ fn open_store(server: &Server, process: &Process, end: &dyn Fn()) -> Result<Stor
     Ok(store)
 }
 
-/// A change of `durability` also changes how often the log is synced when nobody waits.
-fn follow_durability(server: &Server, store: &Store) {
+/// A change of `durability` also changes how often the log is synced when nobody waits; one of the checkpoints' settings
+/// when the next one comes.
+fn follow_settings(server: &Server, store: &Store) {
     let store = store.clone();
     let follow = move |settings: &Settings| {
         store.log().set_background_sync(level(settings.durability).background_sync());
+        store.set_checkpoint_policy(checkpoint_policy(settings));
     };
     // It may have changed while the store was opened.
     follow(&server.settings.current());

@@ -45,6 +45,8 @@ pub struct Server {
     pub started: Instant,
     /// 40 random hexadecimal digits, new at every start.
     pub run_id: String,
+    /// Whether a checkpoint is written when the server ends.
+    pub checkpoint_at_end: AtomicBool,
     store: OnceLock<Store>,
     loops: OnceLock<Vec<Arc<Mailbox>>>,
     paused_until_ms: AtomicU64,
@@ -70,6 +72,7 @@ impl Server {
             clients: Clients::default(),
             started: Instant::now(),
             run_id: run_id(),
+            checkpoint_at_end: AtomicBool::new(true),
             store: OnceLock::new(),
             loops: OnceLock::new(),
             paused_until_ms: AtomicU64::new(0),

@@ -87,11 +87,12 @@ struct State {
     served: u64,
     statistics: CheckpointStatistics,
     attempted_at: Duration,
+    policy: CheckpointPolicy,
 }
 
 impl Checkpoints {
     /// `clean` is the last version when nothing was written after the checkpoint of `file`.
-    pub(super) fn new(file: BlockFile, now_ms: u64, clean: Option<Version>) -> Checkpoints {
+    pub(super) fn new(file: BlockFile, policy: CheckpointPolicy, now_ms: u64, clean: Option<Version>) -> Checkpoints {
         let superblock = *file.superblock();
         let statistics = CheckpointStatistics {
             last_at_ms: if superblock.cut > Version::ZERO { superblock.cut.time_ms() } else { now_ms },
@@ -104,7 +105,7 @@ impl Checkpoints {
         Checkpoints {
             path: file.path().to_owned(),
             file: Mutex::new(file),
-            state: Mutex::new(State { statistics, ..State::default() }),
+            state: Mutex::new(State { statistics, policy, ..State::default() }),
             abandoned: AtomicBool::new(false),
             thread: OnceLock::new(),
             segments_done: AtomicUsize::new(0),
@@ -221,6 +222,11 @@ impl Store {
         (state.served >= number).then(|| state.statistics.last_error.clone().map_or(Ok(()), Err))
     }
 
+    /// Changes when checkpoints are written.
+    pub fn set_checkpoint_policy(&self, policy: CheckpointPolicy) {
+        self.shared.checkpoints.state.lock().policy = policy;
+    }
+
     /// What is known of checkpoints.
     pub fn checkpoints(&self) -> CheckpointStatistics {
         self.shared.checkpoints.statistics()
@@ -244,9 +250,9 @@ impl Store {
     pub(super) fn checkpoint_if_due(&self, between: Between<'_>) {
         let checkpoints = &self.shared.checkpoints;
         let now = self.shared.options.clock.monotonic();
-        let (is_asked, failed, attempted_at) = {
+        let (is_asked, failed, attempted_at, policy) = {
             let state = checkpoints.state.lock();
-            (state.asked > state.served, state.statistics.last_error.is_some(), state.attempted_at)
+            (state.asked > state.served, state.statistics.last_error.is_some(), state.attempted_at, state.policy)
         };
         if !self.is_dirty() {
             if is_asked {
@@ -255,7 +261,6 @@ impl Store {
             return;
         }
         let since = now.saturating_sub(attempted_at);
-        let policy = self.shared.options.checkpoints;
         let is_wanted = self.shared.log.live_bytes() >= policy.log_bytes
             || (!policy.interval.is_zero() && since >= policy.interval)
             || self.shared.keyspace.removal_bytes() >= CHECKPOINT_REMOVAL_BYTES;

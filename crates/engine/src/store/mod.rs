@@ -134,6 +134,7 @@ impl Store {
             log,
             checkpoints: Checkpoints::new(
                 base.file,
+                options.checkpoints,
                 options.clock.wall_ms(),
                 is_clean.then_some(recovered.last_version),
             ),

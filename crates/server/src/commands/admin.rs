@@ -1,5 +1,7 @@
 //! Commands about the server as a process: time, role, shutdown, debugging.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use bowline::command::{Arity, Flags};
 use bowline_resp::Reply;
 
@@ -9,8 +11,6 @@ use crate::settings::LocalAccess;
 /// The rows of this file.
 pub(super) static ROWS: &[ServerCommand] = &[
     ServerCommand::new("time", Arity::Exactly(1), "", "Answers the server's time.", time).flags(Flags::FAST),
-    ServerCommand::new("lastsave", Arity::Exactly(1), "", "Answers when data was last made durable.", last_save)
-        .flags(Flags::FAST),
     ServerCommand::new("role", Arity::Exactly(1), "", "Answers the role of this node.", role).flags(Flags::FAST),
     ServerCommand::new(
         "shutdown",
@@ -49,14 +49,6 @@ fn time(call: &mut Call<'_>) {
     reply.bulk_integer(i64::from(now.subsec_micros()));
 }
 
-fn last_save(call: &mut Call<'_>) {
-    let server = call.server();
-    // Writes become durable as they come, so the last one durable is the last save.
-    let durable_ms = server.opened().map_or(0, |store| store.log().durable().time_ms());
-    let seconds = durable_ms.max(server.started_ms) / 1000;
-    call.reply().integer(seconds as i64);
-}
-
 fn role(call: &mut Call<'_>) {
     let mut reply = call.reply();
     reply.array(3);
@@ -66,10 +58,12 @@ fn role(call: &mut Call<'_>) {
 }
 
 fn shutdown(call: &mut Call<'_>) {
-    let mut abort = false;
+    let (mut abort, mut checkpoint) = (false, true);
     for index in 1..call.args.len() {
         match call.word(index).as_str() {
-            "nosave" | "save" | "now" | "force" => {}
+            "save" => checkpoint = true,
+            "nosave" => checkpoint = false,
+            "now" | "force" => {}
             "abort" => abort = true,
             _ => return call.syntax_error(),
         }
@@ -82,6 +76,7 @@ fn shutdown(call: &mut Call<'_>) {
     }
     tracing::info!(client = call.session.client.id, peer = %call.session.client.peer.escape_debug(), "SHUTDOWN");
     call.session.close_after_replies();
+    call.bench.server.checkpoint_at_end.store(checkpoint, Relaxed);
     call.bench.server.shut_down();
 }
 

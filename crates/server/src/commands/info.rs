@@ -223,9 +223,7 @@ fn progress(server: &Server, out: &mut String) {
 fn log_and_recovery(server: &Server, store: &bowline::Statistics, out: &mut String) {
     let newest = server.store().log();
     line(out, "aof_last_write_status", if newest.is_poisoned() { "err" } else { "ok" });
-    line(out, "rdb_bgsave_in_progress", 0);
-    line(out, "rdb_last_save_time", newest.durable().time_ms() / 1000);
-    line(out, "rdb_last_bgsave_status", "ok");
+    super::info_checkpoints::lines(&server.store().checkpoints(), out);
     line(out, "last_version", newest.last_version());
     line(out, "commit_version", newest.commit());
     line(out, "durable_version", newest.durable());

@@ -9,12 +9,14 @@
 //! on keys and databases (crate `bowline`), queueing and order of execution (`session`).
 
 mod admin;
+mod checkpoints;
 mod client;
 mod config;
 mod connection;
 mod describe;
 mod durability;
 pub mod info;
+mod info_checkpoints;
 mod info_log;
 mod observe;
 pub mod row;
@@ -36,6 +38,7 @@ pub fn all_rows() -> impl Iterator<Item = &'static ServerCommand> {
         describe::ROWS,
         info::ROWS,
         admin::ROWS,
+        checkpoints::ROWS,
     ];
     tables.into_iter().flatten()
 }

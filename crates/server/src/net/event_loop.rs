@@ -42,6 +42,8 @@ const EVENTS: usize = 1024;
 
 /// How often a loop looks after time-outs.
 const TICK: Duration = Duration::from_secs(1);
+/// How often a client that waits for a checkpoint is looked after.
+const CHECKPOINT_LOOK: Duration = Duration::from_millis(5);
 
 /// Doors and who deals with the arrivals: on one loop only.
 pub struct Reception {
@@ -67,6 +69,8 @@ pub struct EventLoop {
     for_room: Vec<usize>,
     /// Connections held back by CLIENT PAUSE.
     paused: Vec<usize>,
+    /// Connections that wait for a checkpoint to end.
+    saving: Vec<usize>,
     reception: Option<Reception>,
     /// Doors at which more may wait than a turn took; no edge tells of them.
     ready_doors: Vec<usize>,
@@ -95,6 +99,7 @@ impl EventLoop {
             to_run: Vec::new(),
             for_room: Vec::new(),
             paused: Vec::new(),
+            saving: Vec::new(),
             reception: None,
             ready_doors: Vec::new(),
             rest_until: None,
@@ -178,6 +183,9 @@ impl EventLoop {
             }
         }
         self.retry_paused();
+        for slot in std::mem::take(&mut self.saving) {
+            self.go_on(slot);
+        }
         self.retry_for_room();
         self.release();
         self.bench.count_lookups();
@@ -202,6 +210,9 @@ impl EventLoop {
         if !self.paused.is_empty() {
             let left = self.bench.server.paused_until_ms().saturating_sub(self.bench.now_ms);
             timeout = timeout.min(Duration::from_millis(left.max(1)));
+        }
+        if !self.saving.is_empty() {
+            timeout = timeout.min(CHECKPOINT_LOOK);
         }
         Some(timeout)
     }
@@ -259,6 +270,7 @@ impl EventLoop {
             Waits::No => return,
             Waits::Room => &mut self.for_room,
             Waits::Pause => &mut self.paused,
+            Waits::Checkpoint => &mut self.saving,
         };
         connection.parked = true;
         queue.push(slot);
@@ -389,6 +401,7 @@ impl EventLoop {
             // The slot's next connection has not waited for this.
             self.for_room.retain(|held| *held != slot);
             self.paused.retain(|held| *held != slot);
+            self.saving.retain(|held| *held != slot);
         }
         self.free.push(slot);
     }

@@ -65,6 +65,8 @@ pub enum Waits {
     Room,
     /// CLIENT PAUSE.
     Pause,
+    /// The end of a checkpoint.
+    Checkpoint,
 }
 
 /// The conversation with one client.
@@ -91,6 +93,8 @@ pub struct Session {
     pub(crate) line_searched: usize,
     replies: Replies,
     waits: Waits,
+    /// The checkpoint that a SAVE of this client waits for.
+    pub(crate) saving: Option<u64>,
     closing: bool,
     transaction: Option<Box<Transaction>>,
     watched: Vec<Watched>,
@@ -118,6 +122,7 @@ impl Session {
             line_searched: 0,
             replies: Replies::default(),
             waits: Waits::No,
+            saving: None,
             closing: false,
             transaction: None,
             watched: Vec::new(),

@@ -37,7 +37,7 @@ pub use sources::{FirstFile, Sources, Variable};
 pub use store::{Reloaded, SettingsStore};
 pub use syntax::{Directive, SyntaxError, parse_text, render_line};
 pub use table::{Alias, Changes, Named, Setting, all, find, names};
-pub use values::{Kind, Permissions, Problem, Value};
+pub use values::{Kind, Permissions, Problem, SizeOrAuto, Value};
 pub use words::{Durability, LocalAccess, LogFormat, LogLevel, MaxmemoryPolicy, Supervised};
 
 impl Settings {
@@ -49,6 +49,11 @@ impl Settings {
     /// The directory of the log files (the write-ahead log).
     pub fn log_directory(&self) -> PathBuf {
         self.absolute(&self.wal_directory).unwrap_or_else(|| self.data_directory().join("log"))
+    }
+
+    /// The block file.
+    pub fn block_file(&self) -> PathBuf {
+        self.absolute(&self.block_file).unwrap_or_else(|| self.data_directory().join("store.blocks"))
     }
 
     /// The path of the UNIX socket, where there is one.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::lists::{BindAddresses, OutputLimits};
 use super::table::{Alias, Binding, Changes, Setting};
-use super::values::{Kind, Permissions, Value};
+use super::values::{Kind, Permissions, SizeOrAuto, Value};
 use super::words::{Durability, LocalAccess, LogFormat, LogLevel, MaxmemoryPolicy, Supervised};
 
 const KB: i64 = 1 << 10;
@@ -112,6 +112,16 @@ rows! {
         wal_file_size: u64 = "67108864", "wal_file_size", bytes(MB, 16 * GB), Start;
         /// Most bytes of writes that wait for the disk; what is over half of wal_file_size does not count.
         wal_buffer_size: u64 = "33554432", "wal_buffer_size", bytes(64 * KB, 8 * GB), Start;
+        /// The block file, which holds the newest checkpoint, or a block device; empty for store.blocks inside dir.
+        block_file: PathBuf = "", "block-file", Kind::Path, Start;
+        /// Size of a new block file; auto lets it grow and shrink.
+        block_file_size: SizeOrAuto = "auto", "block-file-size", Kind::BytesOrAuto { min: MB, max: 16_384 * GB }, Start;
+        /// Size of a block of a new block file: a power of two from 4kb to 64kb.
+        block_size: u64 = "4096", "block-size", bytes(4 * KB, 64 * KB), Start;
+        /// A checkpoint is written when the log is longer than this: what a restart has to read at most, about.
+        checkpoint_log_size: u64 = "536870912", "checkpoint-log-size", bytes(MB, 1024 * GB), Live;
+        /// Seconds after which a checkpoint is written if anything has changed; 0 for never.
+        checkpoint_interval: u32 = "900", "checkpoint-interval", integer(0, 2_147_483_647), Live;
     }
     section "Keys and memory" {
         /// Numbered databases for SELECT.

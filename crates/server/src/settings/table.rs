@@ -221,7 +221,10 @@ mod tests {
     fn every_bound_of_a_range_fits_the_field_it_is_for() {
         for setting in all() {
             let (min, max) = match setting.kind {
-                Kind::Integer { min, max } | Kind::PowerOfTwo { min, max } | Kind::Bytes { min, max } => (min, max),
+                Kind::Integer { min, max }
+                | Kind::PowerOfTwo { min, max }
+                | Kind::Bytes { min, max }
+                | Kind::BytesOrAuto { min, max } => (min, max),
                 _ => continue,
             };
             for bound in [min, max] {

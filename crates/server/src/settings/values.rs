@@ -34,6 +34,13 @@ pub enum Kind {
         /// Largest value.
         max: i64,
     },
+    /// As `Bytes`, or the word `auto`.
+    BytesOrAuto {
+        /// Smallest value.
+        min: i64,
+        /// Largest value.
+        max: i64,
+    },
     /// File permissions as an octal number, 0 to 777.
     Permissions,
     /// One of a few words.
@@ -117,6 +124,9 @@ impl Kind {
             Kind::Bytes { min, max } => {
                 format!("a number of bytes from {} to {}, such as 64mb", short_bytes(*min), short_bytes(*max))
             }
+            Kind::BytesOrAuto { min, max } => {
+                format!("auto, or a number of bytes from {} to {}", short_bytes(*min), short_bytes(*max))
+            }
             Kind::Permissions => "permissions as an octal number from 0 to 777".to_owned(),
             Kind::Word(words) => format!("one of {}", words.join(", ")),
             Kind::Text => "a text, in quotes if it has spaces".to_owned(),
@@ -145,7 +155,7 @@ impl Kind {
                 }
                 (number, min, max)
             }
-            Kind::Bytes { min, max } => (bytes(text)?, min, max),
+            Kind::Bytes { min, max } | Kind::BytesOrAuto { min, max } => (bytes(text)?, min, max),
             Kind::Permissions => {
                 let number = i64::from_str_radix(text, 8).map_err(|_| Problem::NotOctal)?;
                 if !(0..=0o777).contains(&number) {
@@ -169,6 +179,7 @@ impl Kind {
         match self {
             Kind::Flag => Ok(bool::parse(text, self)?.render()),
             Kind::Integer { .. } | Kind::PowerOfTwo { .. } | Kind::Bytes { .. } => Ok(self.number(text)?.to_string()),
+            Kind::BytesOrAuto { .. } => Ok(SizeOrAuto::parse(text, self)?.render()),
             Kind::Permissions => Ok(Permissions::parse(text, self)?.render()),
             Kind::Word(words) => {
                 let word = words.iter().find(|word| word.eq_ignore_ascii_case(text));
@@ -300,6 +311,31 @@ impl Value for PathBuf {
     fn render(&self) -> String {
         // Every path came in as text, so this loses nothing.
         self.to_string_lossy().into_owned()
+    }
+}
+
+/// A number of bytes, or as many as it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SizeOrAuto {
+    /// As many as it takes.
+    Auto,
+    /// This many bytes.
+    Bytes(u64),
+}
+
+impl Value for SizeOrAuto {
+    fn parse(text: &str, kind: &Kind) -> Result<Self, Problem> {
+        if text.eq_ignore_ascii_case("auto") {
+            return Ok(SizeOrAuto::Auto);
+        }
+        u64::try_from(kind.number(text)?).map(SizeOrAuto::Bytes).map_err(|_| Problem::NotBytes)
+    }
+
+    fn render(&self) -> String {
+        match self {
+            SizeOrAuto::Auto => "auto".to_owned(),
+            SizeOrAuto::Bytes(bytes) => bytes.to_string(),
+        }
     }
 }
 
