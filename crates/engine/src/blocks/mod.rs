@@ -17,6 +17,8 @@
 
 mod checkpoint;
 pub(crate) mod format;
+mod space;
+mod table;
 mod view;
 
 use std::path::{Path, PathBuf};
