@@ -17,6 +17,7 @@
 
 mod checkpoint;
 pub(crate) mod format;
+mod index;
 mod space;
 mod table;
 mod view;
