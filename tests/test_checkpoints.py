@@ -8,7 +8,7 @@ import redis
 
 import node as nodes
 
-DAMAGED = 65
+DAMAGED = 4
 
 pytestmark = pytest.mark.bowline
 

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 import node as nodes
-from wire import Connection, encode
+from wire import Connection, encode, parse
 
 
 def closed_by_server(connection: socket.socket) -> bytes:
@@ -120,6 +120,34 @@ def test_a_client_that_never_reads_is_closed_and_others_go_on(make_node):
         assert client.get("big") == b"x" * (1 << 20)
         assert resident_bytes(node) - before < 200 << 20, "replies nobody reads grew without bound"
         lazy.close()
+
+
+def test_the_client_with_the_most_is_closed_when_all_together_hold_too_much(make_node):
+    """The sum over all clients is bounded by maxmemory-clients, as in Redis."""
+    node = make_node("--maxmemory-clients", "64mb").start()
+    value = b"v" * (1 << 20)
+    with Connection(node.port) as admin:
+        assert admin.command("SET", "k", value) == b"+OK\r\n"
+        modest = [Connection(node.port) for _ in range(4)]
+        for connection in modest:
+            # More than the kernel's buffers take, so that the server keeps a part.
+            for _ in range(12):
+                connection.send("GET", "k")
+        hog = Connection(node.port)
+        for _ in range(150):
+            hog.send("GET", "k")
+        nodes.until(lambda: b"evicted_clients:1\r\n" in admin.command("INFO", "stats"), "the hog to be closed")
+        received = 0
+        try:
+            while part := hog.socket.recv(1 << 20):
+                received += len(part)
+        except ConnectionResetError:
+            pass
+        assert received < 150 << 20
+        for connection in modest:
+            for _ in range(12):
+                assert parse(connection.reply()) == value
+        assert b"evicted_clients:1\r\n" in admin.command("INFO", "stats")
 
 
 def test_a_client_that_reads_gets_all_it_asked_for_however_much_that_is(server):

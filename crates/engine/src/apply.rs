@@ -4,7 +4,7 @@
 //! first execution did. Callers hold the segments that the effect touches.
 
 use crate::effect::Effect;
-use crate::keyspace::entry::{Entry, EntryRef};
+use crate::keyspace::entry::Entry;
 use crate::keyspace::{DatabaseId, DatabaseTable, DoesNotFit, Hold, Put};
 use crate::limits::{DATABASES_MAX, FREE_LATER_BYTES, VALUE_BYTES_MAX};
 use crate::version::Version;
@@ -45,7 +45,8 @@ pub(crate) fn apply_to_key(
             freed.entry(table.put(hash, &Put { key, value, version, expire_at }, hasher)?);
         }
         Effect::Delete { database, key } => {
-            freed.entry(Some(hold.table_mut(segment, database).0.remove(hash, key, version)?));
+            let (table, hasher) = hold.table_mut(segment, database);
+            freed.entry(table.remove(hash, key, version, hasher)?);
             hold.segment_mut(segment).newest_removal = version;
         }
         Effect::Expire { database, key, expire_at } => {
@@ -98,6 +99,7 @@ pub(crate) fn apply_to_many(
                 freed.tables.extend(segment.detach(old));
                 segment.newest_removal = version;
             }
+            keyspace.note_dropped(old);
             keyspace.databases.assign(number, database);
         }
         Effect::Swap { first, second } => {
@@ -115,6 +117,7 @@ pub(crate) fn apply_to_many(
                 freed.tables.extend(segment.detach_all());
                 segment.newest_removal = version;
             }
+            keyspace.note_reset();
             keyspace.databases.reset();
         }
         _ => unreachable!("effects on one key go through apply_to_key"),
@@ -141,17 +144,12 @@ fn apply_move(
     let keyspace = hold.keyspace();
     let (hash, to_hash) = (keyspace.hash(key), keyspace.hash(to_key));
     let segment = keyspace.segment_of(hash);
-    let mut entry = hold.table_mut(segment, database).0.remove(hash, key, version)?;
+    let (table, hasher) = hold.table_mut(segment, database);
+    let (mut entry, old) = table.move_out(hash, key, to_key, version, hasher)?;
+    freed.entry(old);
     hold.segment_mut(segment).newest_removal = version;
-    if key != to_key {
-        entry = renamed(entry.borrow(), to_key);
-    }
     entry.set_version(version);
     let (table, hasher) = hold.table_mut(keyspace.segment_of(to_hash), to_database);
     freed.entry(table.put_entry(to_hash, entry, hasher));
     Ok(())
-}
-
-fn renamed(entry: EntryRef<'_>, key: &[u8]) -> Entry {
-    Entry::new(key, entry.value(), entry.version(), entry.created(), entry.expire_at())
 }

@@ -17,6 +17,9 @@
 
 mod checkpoint;
 pub(crate) mod format;
+mod index;
+mod space;
+mod table;
 mod view;
 
 use std::path::{Path, PathBuf};

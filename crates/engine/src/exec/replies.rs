@@ -106,9 +106,10 @@ impl Replies {
         self.len() == 0
     }
 
-    /// Memory that the output takes, bytes.
-    pub fn allocated_bytes(&self) -> usize {
-        self.bytes.capacity() + self.marks.capacity() * size_of::<(usize, Version)>()
+    /// Memory that the output fills, bytes; what was allocated beyond is not touched yet.
+    #[inline]
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes.len() + self.marks.len() * size_of::<(usize, Version)>()
     }
 }
 

@@ -13,12 +13,16 @@
 //!
 //! Not here: the block file (`blocks`), when a checkpoint begins and what is done with it (`store`).
 
-use super::Keyspace;
 use super::database::{DatabaseId, DatabaseIds};
-use super::entry::{Entry, EntryRef};
-use super::hold::Hold;
+use super::entry::{Entry, EntryRef, Value};
+use super::mark::Outcome;
 use super::segment::{DatabaseTable, DoesNotFit};
+use super::tracking::{Counters, Handed};
+use super::{Hold, Keyspace, SegmentSet};
 use crate::version::Version;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What is known at the cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,25 +90,72 @@ pub struct LargeEntry {
     pub stored: bool,
 }
 
-/// Entries that writers handed over before they changed them. Their bytes count as handed until this is dropped.
-#[derive(Default)]
+impl LargeEntry {
+    pub(super) fn new(
+        database: DatabaseId,
+        hash: u64,
+        entry: EntryRef<'_>,
+        value_bytes: usize,
+        stored: bool,
+    ) -> LargeEntry {
+        LargeEntry {
+            database,
+            hash,
+            key: entry.key().to_vec(),
+            version: entry.version(),
+            created: entry.created(),
+            expire_at: entry.expire_at(),
+            value_bytes,
+            stored,
+        }
+    }
+}
+
+/// Entries of one database that writers handed over before they changed them. Their bytes count as handed until this is
+/// dropped.
 pub struct HandedEntries {
-    entries: Vec<(DatabaseId, u64, Entry, bool)>,
+    database: DatabaseId,
+    entries: Vec<Handed>,
+    bytes: usize,
+    counters: Arc<Counters>,
 }
 
 impl HandedEntries {
+    pub(super) fn new(
+        database: DatabaseId,
+        entries: Vec<Handed>,
+        bytes: usize,
+        counters: Arc<Counters>,
+    ) -> HandedEntries {
+        HandedEntries { database, entries, bytes, counters }
+    }
+
     /// The entries.
     pub fn iter(&self) -> impl Iterator<Item = CutEntry<'_>> {
-        self.entries.iter().map(|(database, hash, entry, stored)| CutEntry {
-            database: *database,
+        let database = self.database;
+        self.entries.iter().map(move |Handed { hash, entry, stored }| CutEntry {
+            database,
             hash: *hash,
             entry: entry.borrow(),
             stored: *stored,
         })
     }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+impl Drop for HandedEntries {
+    fn drop(&mut self) {
+        self.entries.clear();
+        self.counters.handed_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// What one [`Keyspace::take`] took, beside the entries that it showed.
+#[derive(Default)]
 pub struct Taken {
     /// Entries that were handed over. They are no longer in the keyspace: write them without its locks.
     pub handed: Vec<HandedEntries>,
@@ -118,6 +169,38 @@ pub struct Taken {
     pub done: bool,
 }
 
+/// What one [`Keyspace::settle`] did: drop it without a lock, it may hold much memory.
+#[derive(Default)]
+pub struct Settled {
+    /// Every mark of the segment is settled.
+    pub done: bool,
+    /// Emptied databases that a failed checkpoint no longer needs.
+    pub freed: Vec<DatabaseTable>,
+    /// Entries that were handed over to a failed checkpoint.
+    pub handed: Vec<HandedEntries>,
+}
+
+/// What happened to whole databases, between cuts.
+#[derive(Default)]
+pub(super) struct History {
+    /// Since the last cut, or since the last published one when checkpoints failed.
+    current: Gone,
+    /// What the running checkpoint was told.
+    cut: Option<Gone>,
+    ended: Option<Outcome>,
+    /// Ids below this may be in the file: those of the last cut, or of the file that was loaded.
+    ids_in_file: u32,
+}
+
+/// Databases whose records are to go from the file.
+#[derive(Clone, Default)]
+struct Gone {
+    /// All there were.
+    all: bool,
+    /// These.
+    databases: Vec<DatabaseId>,
+}
+
 impl Keyspace {
     /// Begins a checkpoint: what is dirty now is what it will take. `hold` has all segments for changes; read the log's last
     /// version under it too. Cost: segments times databases, no entry is looked at.
@@ -125,58 +208,107 @@ impl Keyspace {
     /// # Panics
     /// If the last checkpoint is not settled, or a segment is not held for changes.
     pub fn cut(&self, hold: &mut Hold<'_>) -> Cut {
-        let _ = hold;
-        unimplemented!("in the next commit")
+        let databases = self.databases.to_ids();
+        let mut history = self.history.lock();
+        assert!(history.cut.is_none(), "a cut comes when the last checkpoint has ended");
+        let gone = std::mem::take(&mut history.current);
+        history.ids_in_file = databases.next;
+        history.cut = Some(gone.clone());
+        history.ended = None;
+        let entries = self.every_segment().iter().map(|segment| hold.segment_mut(segment).cut()).sum();
+        Cut { databases, reset: gone.all, dropped: gone.databases, entries }
     }
 
     /// Shows entries of the cut in one segment to `visit` and takes them, in one hold for changes: `visit` copies what it
     /// needs and does no I/O. Call it until [`Taken::done`]; entries come in no order.
     pub fn take(&self, segment: usize, limits: TakeLimits, visit: &mut dyn FnMut(CutEntry<'_>)) -> Taken {
-        let _ = (segment, limits, visit);
-        unimplemented!("in the next commit")
+        let mut hold = self.hold(SegmentSet::EMPTY, SegmentSet::one(segment));
+        hold.segment_mut(segment).take(limits, &self.hasher, visit)
     }
 
     /// Copies the value of a large entry from `offset` on into `buffer`, in a short shared hold; returns how many bytes.
     /// `None` when a writer has handed it over meanwhile: it comes with the handed entries, so forget the parts.
     pub fn copy_part(&self, large: &LargeEntry, offset: usize, buffer: &mut [u8]) -> Option<usize> {
-        let _ = (large, offset, buffer);
-        unimplemented!("in the next commit")
+        let segment = self.segment_of(large.hash);
+        let hold = self.hold(SegmentSet::one(segment), SegmentSet::EMPTY);
+        let entry = hold.segment(segment).cut_entry(large.database, large.hash, &large.key)?;
+        let Value::Bytes(bytes) = entry.value() else { return None };
+        let part = bytes.get(offset..).unwrap_or_default();
+        let len = part.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&part[..len]);
+        Some(len)
     }
 
     /// Takes a large entry whose parts are all copied. `false` when it was handed over meanwhile: as for
     /// [`Keyspace::copy_part`].
     #[must_use]
     pub fn took(&self, large: &LargeEntry) -> bool {
-        let _ = large;
-        unimplemented!("in the next commit")
+        let segment = self.segment_of(large.hash);
+        let mut hold = self.hold(SegmentSet::EMPTY, SegmentSet::one(segment));
+        hold.segment_mut(segment).took(large.database, large.hash, &large.key)
     }
 
     /// The checkpoint's superblock is durable. Call [`Keyspace::settle`] for every segment before the next cut.
+    ///
+    /// # Panics
+    /// If no checkpoint runs. Settling panics if something of the cut was not taken.
     pub fn published(&self) {
-        unimplemented!("in the next commit")
+        let mut history = self.history.lock();
+        assert!(history.cut.take().is_some(), "a checkpoint runs");
+        history.ended = Some(Outcome::Published);
     }
 
     /// The checkpoint was given up; what it took is dirty again. May come at any moment after the cut. Call
     /// [`Keyspace::settle`] for every segment before the next cut.
+    ///
+    /// # Panics
+    /// If no checkpoint runs.
     pub fn failed(&self) {
-        unimplemented!("in the next commit")
+        let mut history = self.history.lock();
+        let Some(mut gone) = history.cut.take() else { panic!("a checkpoint runs") };
+        let since = std::mem::take(&mut history.current);
+        if since.all {
+            // Ids began anew, so the older ones mean other databases now.
+            gone.databases.clear();
+        }
+        gone.databases.extend(since.databases);
+        history.current = Gone { all: gone.all || since.all, databases: gone.databases };
+        history.ended = Some(Outcome::Failed);
     }
 
-    /// Brings the marks of a segment in line with how the checkpoint ended, in one bounded hold. Returns whether the segment
-    /// is done, and memory to be freed without a lock.
-    pub fn settle(&self, segment: usize) -> (bool, Vec<DatabaseTable>) {
-        let _ = segment;
-        unimplemented!("in the next commit")
+    /// Brings the marks of a segment in line with how the checkpoint ended, in one bounded hold. Call it for every segment
+    /// until [`Settled::done`]. What was taken counts as clean only then: a removal or a change before that is still right.
+    ///
+    /// # Panics
+    /// If no checkpoint has ended, or one was published whose cut was not taken.
+    pub fn settle(&self, segment: usize) -> Settled {
+        let Some(outcome) = self.history.lock().ended else { panic!("a checkpoint has ended") };
+        self.hold(SegmentSet::EMPTY, SegmentSet::one(segment)).segment_mut(segment).settle(outcome)
     }
 
     /// Bytes of entries that were handed over and not yet dropped by the taker.
     pub fn handed_bytes(&self) -> usize {
-        unimplemented!("in the next commit")
+        self.counters.handed_bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes that the lists of removals take, in steps of a few KiB: when it grows, a checkpoint is wanted.
+    /// Bytes that the lists of removals take: when it grows, a checkpoint is wanted.
     pub fn removal_bytes(&self) -> usize {
-        unimplemented!("in the next commit")
+        self.counters.removal_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a database was emptied: its number gets another id. Only while every segment is locked for changes.
+    pub(crate) fn note_dropped(&self, id: DatabaseId) {
+        let mut history = self.history.lock();
+        if id.0 < history.ids_in_file {
+            history.current.databases.push(id);
+        }
+    }
+
+    /// Notes that everything was emptied and ids begin anew. Only while every segment is locked for changes.
+    pub(crate) fn note_reset(&self) {
+        let mut history = self.history.lock();
+        history.current = Gone { all: true, databases: Vec::new() };
+        history.ids_in_file = 0;
     }
 
     /// Brings the map of databases back from a checkpoint, before anything is loaded.
@@ -184,28 +316,38 @@ impl Keyspace {
     /// # Errors
     /// When it is none that [`Keyspace::cut`] gives.
     pub fn restore_databases(&self, databases: &DatabaseIds) -> Result<(), DoesNotFit> {
-        let _ = databases;
-        unimplemented!("in the next commit")
+        self.databases.restore(databases)?;
+        self.history.lock().ids_in_file = databases.next;
+        Ok(())
     }
 
     /// The end of a segment's hashes: the first hash that belongs to the next one; `None` for the last segment. Segments are
     /// ranges of hashes in ascending order.
     pub fn hash_end(&self, segment: usize) -> Option<u64> {
-        let _ = segment;
-        unimplemented!("in the next commit")
+        let next = segment + 1;
+        (next < self.segments.len()).then(|| (next as u64) << (u64::BITS - self.segments.len().ilog2()))
     }
 
     /// Holds a segment for loading entries from the file, with room made in advance for so many in each database. Threads
     /// load different segments at once.
     pub fn loader(&self, segment: usize, rooms: &[(DatabaseId, usize)]) -> Loader<'_> {
-        let _ = (segment, rooms);
-        unimplemented!("in the next commit")
+        let mut hold = self.hold(SegmentSet::EMPTY, SegmentSet::one(segment));
+        for &(database, room) in rooms {
+            hold.segment_mut(segment).table_mut(database, room);
+        }
+        Loader { hold, segment, waiting: VecDeque::with_capacity(LOAD_AHEAD) }
     }
 }
 
+/// Entries that wait for their buckets to be fetched.
+const LOAD_AHEAD: usize = 16;
+
 /// Loads entries that come from the file into one segment: they are clean, and stored.
+#[must_use = "entries may wait until it is finished"]
 pub struct Loader<'k> {
     hold: Hold<'k>,
+    segment: usize,
+    waiting: VecDeque<(DatabaseId, u64, Entry)>,
 }
 
 impl Loader<'_> {
@@ -214,15 +356,28 @@ impl Loader<'_> {
     /// # Errors
     /// When its key is there already, or its hash belongs to another segment: the file is damaged.
     pub fn add(&mut self, database: DatabaseId, hash: u64, entry: Entry) -> Result<(), DoesNotFit> {
-        let _ = (database, hash, entry, &mut self.hold);
-        unimplemented!("in the next commit")
+        if self.hold.keyspace().segment_of(hash) != self.segment {
+            return Err(DoesNotFit("a record lies among hashes that are not its own"));
+        }
+        self.hold.table_mut(self.segment, database).0.entries().prefetch_bucket(hash);
+        self.waiting.push_back((database, hash, entry));
+        if self.waiting.len() >= LOAD_AHEAD { self.put_one() } else { Ok(()) }
     }
 
     /// Puts in what is left.
     ///
     /// # Errors
     /// As [`Loader::add`].
-    pub fn finish(self) -> Result<(), DoesNotFit> {
-        unimplemented!("in the next commit")
+    pub fn finish(mut self) -> Result<(), DoesNotFit> {
+        while !self.waiting.is_empty() {
+            self.put_one()?;
+        }
+        Ok(())
+    }
+
+    fn put_one(&mut self) -> Result<(), DoesNotFit> {
+        let Some((database, hash, entry)) = self.waiting.pop_front() else { return Ok(()) };
+        let (table, hasher) = self.hold.table_mut(self.segment, database);
+        table.load(hash, entry, hasher)
     }
 }

@@ -237,6 +237,11 @@ impl<'a> EntryRef<'a> {
         self.expire_at().is_some_and(|at| at <= now_ms)
     }
 
+    /// A copy of the entry under another key.
+    pub fn with_key(self, key: &[u8]) -> Entry {
+        Entry::new(key, self.value(), self.version(), self.created(), self.expire_at())
+    }
+
     /// Size of the allocation in bytes.
     pub fn allocated_bytes(self) -> usize {
         self.shape().allocated_bytes()

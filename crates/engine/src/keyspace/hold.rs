@@ -11,10 +11,12 @@ use super::Keyspace;
 use super::database::DatabaseId;
 use super::hash::KeyHasher;
 use super::segment::{DatabaseTable, Segment};
+use super::tracking::Counters;
 use lock_api::RawRwLock as _;
 use parking_lot::RawRwLock;
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A set of segments.
@@ -31,6 +33,13 @@ impl SegmentSet {
     pub fn first(count: usize) -> SegmentSet {
         let mut set = SegmentSet::EMPTY;
         (0..count).for_each(|segment| set.insert(segment));
+        set
+    }
+
+    /// One segment.
+    pub fn one(segment: usize) -> SegmentSet {
+        let mut set = SegmentSet::EMPTY;
+        set.insert(segment);
         set
     }
 
@@ -89,17 +98,15 @@ pub(super) struct LockedSegment {
 // SAFETY: the segment is reached only under the lock, see the head of this file; `Segment` itself is Send and Sync.
 unsafe impl Sync for LockedSegment {}
 
-impl Default for LockedSegment {
-    fn default() -> LockedSegment {
+impl LockedSegment {
+    pub(super) fn new(counters: Arc<Counters>) -> LockedSegment {
         LockedSegment {
             lock: RawRwLock::INIT,
             deadline: AtomicU64::new(u64::MAX),
-            segment: UnsafeCell::new(Segment::default()),
+            segment: UnsafeCell::new(Segment::new(counters)),
         }
     }
-}
 
-impl LockedSegment {
     pub(super) fn deadline(&self) -> u64 {
         self.deadline.load(Ordering::Relaxed)
     }

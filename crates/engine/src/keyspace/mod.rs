@@ -17,17 +17,26 @@ mod database;
 pub mod entry;
 pub mod hash;
 mod hold;
+mod mark;
+mod pass;
 mod prefetch;
 mod segment;
 pub mod table;
+#[cfg(test)]
+mod tests;
+mod tracking;
 
 pub use alarm::Alarm;
 pub use database::{DATABASES_MAX, DatabaseId, DatabaseIds, DatabaseMap};
 pub use hold::{Hold, SegmentSet};
 pub use segment::{DatabaseTable, DoesNotFit, Put, Segment};
 
+use checkpoint::History;
 use hash::KeyHasher;
 use hold::LockedSegment;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tracking::Counters;
 
 /// All segments and the map of databases.
 pub struct Keyspace {
@@ -39,6 +48,8 @@ pub struct Keyspace {
     table_room: usize,
     /// When whoever removes expired entries looks again, and how to make it look earlier.
     pub alarm: Alarm,
+    counters: Arc<Counters>,
+    history: Mutex<History>,
 }
 
 impl Keyspace {
@@ -46,12 +57,15 @@ impl Keyspace {
     /// follows from `seed`; each new table has room for `table_room` entries.
     pub fn new(segments: usize, seed: u128, table_room: usize) -> Keyspace {
         assert!(segments.is_power_of_two() && segments <= SegmentSet::CAPACITY, "a power of two up to 256");
+        let counters = Arc::new(Counters::default());
         Keyspace {
-            segments: (0..segments).map(|_| LockedSegment::default()).collect(),
+            segments: (0..segments).map(|_| LockedSegment::new(counters.clone())).collect(),
             hasher: KeyHasher::new(seed),
             databases: DatabaseMap::default(),
             table_room,
             alarm: Alarm::default(),
+            counters,
+            history: Mutex::default(),
         }
     }
 
@@ -66,10 +80,10 @@ impl Keyspace {
         &self.hasher
     }
 
-    /// The segment of a hash.
+    /// The segment of a hash. Segments are ranges of hashes in ascending order.
     #[inline]
     pub fn segment_of(&self, hash: u64) -> usize {
-        (hash >> 48) as usize & (self.segments.len() - 1)
+        ((hash >> 48) as usize * self.segments.len()) >> 16
     }
 
     /// Number of segments.

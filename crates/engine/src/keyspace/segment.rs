@@ -1,16 +1,26 @@
 //! What one lock guards: the tables of all databases in a segment, with their expiry order.
+//!
+//! Every change marks its entry for the next checkpoint, and hands over what the entry was where the running one has yet to
+//! take it: the allocation itself where it is replaced, else a copy. Not here: how a checkpoint takes (`pass`).
 
 use super::database::DatabaseId;
 use super::entry::{CREATED_UNKNOWN, Entry, EntryRef, Value};
 use super::hash::KeyHasher;
+use super::mark::{Generation, Mark};
+use super::pass::Pass;
 use super::table::{EntryMut, Table};
+use super::tracking::{Counters, Tracking};
 use crate::version::Version;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// The guarded part of a segment.
-#[derive(Default)]
 pub struct Segment {
-    tables: Vec<(DatabaseId, DatabaseTable)>,
+    pub(super) tables: Vec<(DatabaseId, DatabaseTable)>,
+    /// Tables that were emptied before the running checkpoint had taken all it wants of them.
+    pub(super) detached: Vec<(DatabaseId, DatabaseTable)>,
+    pub(super) generation: Generation,
+    counters: Arc<Counters>,
     /// Version of the newest removal in this segment: what a reply that says "not there" depends on.
     pub newest_removal: Version,
     /// Version of the newest SWAPDB: what a reply about an entry that was found depends on, beside the entry itself.
@@ -18,6 +28,17 @@ pub struct Segment {
 }
 
 impl Segment {
+    pub(super) fn new(counters: Arc<Counters>) -> Segment {
+        Segment {
+            tables: Vec::new(),
+            detached: Vec::new(),
+            generation: Generation::default(),
+            counters,
+            newest_removal: Version::ZERO,
+            newest_exchange: Version::ZERO,
+        }
+    }
+
     /// The table of a database, if anything was ever written to it here.
     #[inline]
     pub fn table(&self, id: DatabaseId) -> Option<&DatabaseTable> {
@@ -27,7 +48,7 @@ impl Segment {
     /// The table of a database, made if need be with room for `room` entries.
     pub fn table_mut(&mut self, id: DatabaseId, room: usize) -> &mut DatabaseTable {
         let index = self.tables.iter().position(|(found, _)| *found == id).unwrap_or_else(|| {
-            self.tables.push((id, DatabaseTable { table: Table::with_room(room), expiry: BTreeSet::new() }));
+            self.tables.push((id, DatabaseTable::new(room, self.generation, self.counters.clone())));
             self.tables.len() - 1
         });
         &mut self.tables[index].1
@@ -38,15 +59,21 @@ impl Segment {
         self.tables.iter_mut().find(|(found, _)| *found == id).map(|(_, table)| table)
     }
 
-    /// Takes the table of a database out, to be freed elsewhere.
+    /// Takes the table of a database out; returns it to be freed elsewhere, unless a checkpoint needs it first.
     pub fn detach(&mut self, id: DatabaseId) -> Option<DatabaseTable> {
         let index = self.tables.iter().position(|(found, _)| *found == id)?;
-        Some(self.tables.swap_remove(index).1)
+        let (id, table) = self.tables.swap_remove(index);
+        if table.has_cut() {
+            self.detached.push((id, table));
+            return None;
+        }
+        Some(table)
     }
 
-    /// Takes all tables out, to be freed elsewhere.
+    /// Takes all tables out; as [`Segment::detach`].
     pub fn detach_all(&mut self) -> Vec<DatabaseTable> {
-        self.tables.drain(..).map(|(_, table)| table).collect()
+        let ids: Vec<DatabaseId> = self.tables.iter().map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| self.detach(id)).collect()
     }
 
     /// The tables and the databases they belong to.
@@ -86,14 +113,24 @@ pub struct Put<'a> {
 }
 
 /// The entries of one database in one segment, with the order in which they expire.
-#[derive(Default)]
 pub struct DatabaseTable {
-    table: Table,
+    pub(super) table: Table,
     /// (expiry in milliseconds, hash) of every entry that expires.
     expiry: BTreeSet<(u64, u64)>,
+    pub(super) tracking: Tracking,
+    pub(super) pass: Pass,
 }
 
 impl DatabaseTable {
+    fn new(room: usize, generation: Generation, counters: Arc<Counters>) -> DatabaseTable {
+        DatabaseTable {
+            table: Table::with_room(room),
+            expiry: BTreeSet::new(),
+            tracking: Tracking::new(generation, counters),
+            pass: Pass::None,
+        }
+    }
+
     /// The entries, to look at.
     pub fn entries(&self) -> &Table {
         &self.table
@@ -102,6 +139,16 @@ impl DatabaseTable {
     /// Number of entries that have an expiry.
     pub fn expiring(&self) -> usize {
         self.expiry.len()
+    }
+
+    /// Number of entries that have changed since the last cut.
+    pub fn dirty(&self) -> usize {
+        self.tracking.dirty()
+    }
+
+    /// Number of removals noted since the last cut.
+    pub fn removals(&self) -> usize {
+        self.tracking.removals()
     }
 
     /// The earliest expiry, milliseconds; `u64::MAX` when no entry expires.
@@ -124,7 +171,8 @@ impl DatabaseTable {
         let Put { key, value, version, expire_at } = *put;
         let created = if version == Version::MAX { CREATED_UNKNOWN } else { (version.time_ms() / 1000) as u32 };
         let Some(mut found) = self.table.find_mut(hash, key) else {
-            self.table.insert(hash, Entry::new(key, value, version, created, expire_at), hasher);
+            let mark = self.tracking.inserted();
+            self.table.insert(hash, Entry::new(key, value, version, created, expire_at), mark, hasher);
             self.note_expiry(hash, None, expire_at);
             return Ok(None);
         };
@@ -132,39 +180,79 @@ impl DatabaseTable {
             return Err(OLDER);
         }
         let (created, before) = (found.get().created(), found.get().expire_at());
-        let replaced = found.change(|entry| {
-            if entry.overwrite(value, expire_at) {
+        let mark = found.mark();
+        let cut = mark.is_cut(self.tracking.generation);
+        let mut replaced = found.change(|entry| {
+            if !cut && entry.overwrite(value, expire_at) {
                 entry.set_version(version);
                 return None;
             }
             Some(std::mem::replace(entry, Entry::new(key, value, version, created, expire_at)))
         });
+        found.set_mark(self.tracking.changed(mark));
+        if let Some(entry) = replaced.take_if(|_| cut) {
+            self.tracking.hand_over(hash, entry, mark);
+        }
         self.note_expiry(hash, before, expire_at);
         Ok(replaced)
     }
 
-    /// Puts in an entry that was taken out elsewhere, under its own key; returns the one it replaces.
+    /// Puts in an entry that was taken out elsewhere, under its own key; returns the one it replaces, to be freed.
     pub fn put_entry(&mut self, hash: u64, entry: Entry, hasher: &KeyHasher) -> Option<Entry> {
         let expire_at = entry.borrow().expire_at();
-        let replaced = match self.table.find_mut(hash, entry.borrow().key()) {
-            Some(mut found) => Some(found.replace(entry)),
-            None => {
-                self.table.insert(hash, entry, hasher);
-                None
-            }
+        let Some(mut found) = self.table.find_mut(hash, entry.borrow().key()) else {
+            let mark = self.tracking.inserted();
+            self.table.insert(hash, entry, mark, hasher);
+            self.note_expiry(hash, None, expire_at);
+            return None;
         };
-        self.note_expiry(hash, replaced.as_ref().and_then(|old| old.borrow().expire_at()), expire_at);
-        replaced
+        let (before, mark) = (found.get().expire_at(), found.mark());
+        let replaced = found.replace(entry);
+        found.set_mark(self.tracking.changed(mark));
+        self.note_expiry(hash, before, expire_at);
+        self.unless_cut(hash, replaced, mark)
     }
 
-    /// Takes an entry out.
-    pub fn remove(&mut self, hash: u64, key: &[u8], version: Version) -> Result<Entry, DoesNotFit> {
+    /// Removes an entry; returns it to be freed, unless a checkpoint needs it first.
+    ///
+    /// # Errors
+    /// As [`DatabaseTable::put`].
+    pub fn remove(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        version: Version,
+        hasher: &KeyHasher,
+    ) -> Result<Option<Entry>, DoesNotFit> {
         if self.table.find(hash, key).ok_or(MISSING)?.version() > version {
             return Err(OLDER);
         }
-        let entry = self.table.remove(hash, key).ok_or(MISSING)?;
+        let (entry, mark) = self.table.remove(hash, key).ok_or(MISSING)?;
+        self.tracking.removed(hash, key, mark, hasher);
         self.note_expiry(hash, entry.borrow().expire_at(), None);
-        Ok(entry)
+        Ok(self.unless_cut(hash, entry, mark))
+    }
+
+    /// Removes an entry to be put in elsewhere under `to_key`. Returns it, and what is to be freed.
+    ///
+    /// # Errors
+    /// As [`DatabaseTable::put`].
+    pub fn move_out(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        to_key: &[u8],
+        version: Version,
+        hasher: &KeyHasher,
+    ) -> Result<(Entry, Option<Entry>), DoesNotFit> {
+        let (found, mark) = self.table.find_marked(hash, key).ok_or(MISSING)?;
+        let copied = key != to_key || mark.is_cut(self.tracking.generation);
+        let copy = copied.then(|| found.with_key(to_key));
+        match (copy, self.remove(hash, key, version, hasher)?) {
+            (Some(copy), removed) => Ok((copy, removed)),
+            (None, Some(removed)) => Ok((removed, None)),
+            (None, None) => unreachable!("an entry that is not cut is given back"),
+        }
     }
 
     /// Sets or takes away the expiry of an entry.
@@ -175,7 +263,7 @@ impl DatabaseTable {
         expire_at: Option<u64>,
         version: Version,
     ) -> Result<(), DoesNotFit> {
-        let mut found = self.find_older(hash, key, version)?;
+        let (mut found, tracking) = self.find_to_change(hash, key, version)?;
         let before = found.get().expire_at();
         found.change(|entry| {
             let now = entry.borrow();
@@ -189,6 +277,7 @@ impl DatabaseTable {
             }
             entry.set_version(version);
         });
+        found.set_mark(tracking.changed(found.mark()));
         self.note_expiry(hash, before, expire_at);
         Ok(())
     }
@@ -202,18 +291,57 @@ impl DatabaseTable {
         version: Version,
         change: impl FnOnce(&mut [u8]),
     ) -> Result<(), DoesNotFit> {
-        let mut found = self.find_older(hash, key, version)?;
+        let (mut found, tracking) = self.find_to_change(hash, key, version)?;
         let len = len.max(found.get().value().len());
         found.change(|entry| {
             entry.grow_value(len, change);
             entry.set_version(version);
         });
+        found.set_mark(tracking.changed(found.mark()));
         Ok(())
     }
 
-    fn find_older(&mut self, hash: u64, key: &[u8], version: Version) -> Result<EntryMut<'_>, DoesNotFit> {
-        let found = self.table.find_mut(hash, key).ok_or(MISSING)?;
-        if found.get().version() > version { Err(OLDER) } else { Ok(found) }
+    /// The entry of a key, to be changed in place: where the running checkpoint has yet to take it, what it was is handed
+    /// over and a copy lies in its place. The caller sets its mark.
+    fn find_to_change(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        version: Version,
+    ) -> Result<(EntryMut<'_>, &mut Tracking), DoesNotFit> {
+        let mut found = self.table.find_mut(hash, key).ok_or(MISSING)?;
+        if found.get().version() > version {
+            return Err(OLDER);
+        }
+        if found.mark().is_cut(self.tracking.generation) {
+            let copy = found.get().with_key(key);
+            let entry = found.replace(copy);
+            self.tracking.hand_over(hash, entry, found.mark());
+        }
+        Ok((found, &mut self.tracking))
+    }
+
+    /// Hands over an entry that was cut, or gives it back.
+    fn unless_cut(&mut self, hash: u64, entry: Entry, mark: Mark) -> Option<Entry> {
+        if !mark.is_cut(self.tracking.generation) {
+            return Some(entry);
+        }
+        self.tracking.hand_over(hash, entry, mark);
+        None
+    }
+
+    /// Puts in an entry that comes from the file.
+    ///
+    /// # Errors
+    /// When its key is there already.
+    pub(super) fn load(&mut self, hash: u64, entry: Entry, hasher: &KeyHasher) -> Result<(), DoesNotFit> {
+        if self.table.find(hash, entry.borrow().key()).is_some() {
+            return Err(DoesNotFit("a key is in the file twice"));
+        }
+        let expire_at = entry.borrow().expire_at();
+        self.table.insert(hash, entry, Mark::Clean, hasher);
+        self.note_expiry(hash, None, expire_at);
+        Ok(())
     }
 
     /// Gives the entries of this hash that were changed under `Version::MAX` their real version.

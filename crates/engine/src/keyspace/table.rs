@@ -7,7 +7,8 @@
 //!  subtables   [0] [1] [2] ... [2^level + split - 1]         linear hashing over whole subtables
 //!                |
 //!                +-> buckets of 64 bytes: 8 slots; home bucket = tag * buckets / 65536, then the next ones
-//!                      slot = entry address << 16 | tag      0 = empty
+//!                      slot = entry address << 16 | mark << 16 | tag      0 = empty
+//!                             entries are aligned to 8 bytes, so the mark (see `mark`) has three bits of its own
 //! ```
 //!
 //! Linear hashing (Litwin 1980): when the entries exceed `SUBTABLE_ENTRIES` a subtable, the subtable at `split` is
@@ -19,11 +20,15 @@
 //! Invariant of a subtable: between an entry's home bucket and the bucket it lies in, all buckets are full. So a lookup
 //! ends at the first bucket with an empty slot. A removal repairs the invariant by moving later entries back.
 //!
+//! A pass over all slots goes by the numbers of the subtables: a split moves entries to the end, where the pass comes by
+//! later. Only a join would move entries back behind it, so whoever makes a pass holds joins off.
+//!
 //! Safe face: slots own their entries; entries are reached only through `&self` or `&mut self` of the table.
 #![allow(unsafe_code)]
 
 use super::entry::{Entry, EntryRef};
 use super::hash::KeyHasher;
+use super::mark::Mark;
 use super::prefetch::prefetch;
 use crate::version::Version;
 use std::mem::ManuallyDrop;
@@ -35,18 +40,29 @@ const SUBTABLE_ENTRIES: usize = 512;
 /// Below this mean number two subtables are joined again.
 const SUBTABLE_ENTRIES_MIN: usize = SUBTABLE_ENTRIES / 4;
 
-/// A slot: the entry's address in the upper 48 bits, 16 bits of the key's hash below; 0 is empty. User addresses have
-/// at most 48 bits on the platforms we build for.
+/// The bits that an entry's address can have.
+const ADDRESS_BITS: u64 = 0xffff_ffff_fff8;
+
+/// A slot: the entry's address in the upper 48 bits, its mark in the low three bits of that, 16 bits of the key's hash
+/// below; 0 is empty. User addresses have at most 48 bits on the platforms we build for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Slot(u64);
 
 impl Slot {
     const EMPTY: Slot = Slot(0);
 
-    fn new(entry: Entry, tag: u16) -> Slot {
+    fn new(entry: Entry, mark: Mark, tag: u16) -> Slot {
         let address = entry.into_raw().as_ptr().expose_provenance() as u64;
-        assert!(address >> 48 == 0, "entry addresses fit in 48 bits");
-        Slot(address << 16 | u64::from(tag))
+        assert!(address & !ADDRESS_BITS == 0, "entry addresses fit in 48 bits and are aligned");
+        Slot((address | mark as u64) << 16 | u64::from(tag))
+    }
+
+    fn mark(self) -> Mark {
+        Mark::from_bits(self.0 >> 16)
+    }
+
+    fn with_mark(self, mark: Mark) -> Slot {
+        Slot(self.0 & !(7 << 16) | (mark as u64) << 16)
     }
 
     fn is_empty(self) -> bool {
@@ -58,7 +74,7 @@ impl Slot {
     }
 
     fn pointer(self) -> *mut u8 {
-        std::ptr::with_exposed_provenance_mut((self.0 >> 16) as usize)
+        std::ptr::with_exposed_provenance_mut((self.0 >> 16 & ADDRESS_BITS) as usize)
     }
 
     /// The entry, borrowed.
@@ -198,7 +214,7 @@ impl Subtable {
         }
     }
 
-    fn remove(&mut self, place: Place) -> Entry {
+    fn remove(&mut self, place: Place) -> (Entry, Mark) {
         let removed = std::mem::replace(&mut self.buckets[place.bucket].0[place.slot], Slot::EMPTY);
         self.entries -= 1;
         self.close_gap(place);
@@ -206,7 +222,7 @@ impl Subtable {
             self.rebuild(self.entries + self.entries / 4);
         }
         // SAFETY: the slot was filled and has just been emptied, so this is its only copy.
-        unsafe { removed.take() }
+        (unsafe { removed.take() }, removed.mark())
     }
 
     /// Restores the invariant after a slot of a bucket that was full has been emptied.
@@ -262,11 +278,14 @@ pub struct Table {
     split: usize,
     entries: usize,
     entry_bytes: usize,
+    /// Subtables are not joined at the moment.
+    joins_held_off: bool,
 }
 
 impl Default for Table {
     fn default() -> Table {
-        Table { subtables: vec![Subtable::with_room(0)], level: 0, split: 0, entries: 0, entry_bytes: 0 }
+        let subtables = vec![Subtable::with_room(0)];
+        Table { subtables, level: 0, split: 0, entries: 0, entry_bytes: 0, joins_held_off: false }
     }
 }
 
@@ -317,6 +336,14 @@ impl Table {
         self.find_where(hash, |entry| entry.key() == key)
     }
 
+    /// The entry of `key` and its mark.
+    pub(super) fn find_marked(&self, hash: u64, key: &[u8]) -> Option<(EntryRef<'_>, Mark)> {
+        let subtable = &self.subtables[self.subtable_index(hash)];
+        let place = subtable.find(tag_of(hash), |entry| entry.key() == key)?;
+        let slot = &subtable.buckets[place.bucket].0[place.slot];
+        Some((entry_ref(slot), slot.mark()))
+    }
+
     /// The first entry with this hash for which `is_it` holds.
     pub fn find_where(&self, hash: u64, is_it: impl FnMut(EntryRef<'_>) -> bool) -> Option<EntryRef<'_>> {
         let subtable = &self.subtables[self.subtable_index(hash)];
@@ -335,27 +362,73 @@ impl Table {
     }
 
     /// Puts in an entry whose key must not be there yet. Moves at most the entries of one subtable.
-    pub fn insert(&mut self, hash: u64, entry: Entry, hasher: &KeyHasher) {
+    pub(super) fn insert(&mut self, hash: u64, entry: Entry, mark: Mark, hasher: &KeyHasher) {
         self.entry_bytes += entry.borrow().allocated_bytes();
         self.entries += 1;
         let index = self.subtable_index(hash);
-        self.subtables[index].insert(Slot::new(entry, tag_of(hash)));
+        self.subtables[index].insert(Slot::new(entry, mark, tag_of(hash)));
         if self.entries > self.subtables.len() * SUBTABLE_ENTRIES {
             self.split_one(hasher);
         }
     }
 
     /// Takes the entry of `key` out.
-    pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
+    pub(super) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<(Entry, Mark)> {
         let index = self.subtable_index(hash);
         let place = self.subtables[index].find(tag_of(hash), |entry| entry.key() == key)?;
-        let entry = self.subtables[index].remove(place);
+        let (entry, mark) = self.subtables[index].remove(place);
         self.entries -= 1;
         self.entry_bytes -= entry.borrow().allocated_bytes();
-        if self.subtables.len() > 1 && self.entries < self.subtables.len() * SUBTABLE_ENTRIES_MIN {
+        let sparse = self.subtables.len() > 1 && self.entries < self.subtables.len() * SUBTABLE_ENTRIES_MIN;
+        if sparse && !self.joins_held_off {
             self.join_one();
         }
-        Some(entry)
+        Some((entry, mark))
+    }
+
+    /// Holds joins of subtables off, for a pass over the marks, or lets them happen again.
+    pub(super) fn hold_joins_off(&mut self, off: bool) {
+        self.joins_held_off = off;
+    }
+
+    /// Number of slots of a subtable; `None` behind the last one.
+    pub(super) fn slots_of(&self, subtable: usize) -> Option<usize> {
+        self.subtables.get(subtable).map(|subtable| subtable.buckets.len() * SLOTS)
+    }
+
+    /// Shows the entries of a subtable whose mark is `wanted` to `visit`, which gives them a new mark or stops the pass.
+    /// Returns whether all were visited.
+    pub(super) fn visit_marked(
+        &mut self,
+        subtable: usize,
+        wanted: impl Fn(Mark) -> bool,
+        mut visit: impl FnMut(EntryRef<'_>, Mark) -> Option<Mark>,
+    ) -> bool {
+        let wanted = |slot: &Slot| !slot.is_empty() && wanted(slot.mark());
+        let buckets = &mut self.subtables[subtable].buckets;
+        for at in 0..buckets.len() {
+            let ahead = buckets.get(at + 2).map_or(&[][..], |bucket| &bucket.0);
+            ahead.iter().filter(|slot| wanted(slot)).for_each(|slot| prefetch(slot.pointer()));
+            for slot in buckets[at].0.iter_mut().filter(|slot| wanted(slot)) {
+                match visit(entry_ref(slot), slot.mark()) {
+                    Some(mark) => *slot = slot.with_mark(mark),
+                    None => return false,
+                }
+            }
+        }
+        true
+    }
+
+    /// Gives every entry of a subtable a new mark. Reads no entry.
+    pub(super) fn set_marks(&mut self, subtable: usize, mut change: impl FnMut(Mark) -> Mark) {
+        for bucket in &mut self.subtables[subtable].buckets {
+            for slot in bucket.0.iter_mut().filter(|slot| !slot.is_empty()) {
+                let (before, after) = (slot.mark(), change(slot.mark()));
+                if before != after {
+                    *slot = slot.with_mark(after);
+                }
+            }
+        }
     }
 
     /// Gives an entry of this hash that still has the version `Version::MAX` its real one; to be called once for each time
@@ -507,6 +580,18 @@ impl EntryMut<'_> {
         entry_ref(self.slot)
     }
 
+    /// What checkpoints know of the entry.
+    #[inline]
+    pub(super) fn mark(&self) -> Mark {
+        self.slot.mark()
+    }
+
+    /// Sets what checkpoints know of the entry.
+    #[inline]
+    pub(super) fn set_mark(&mut self, mark: Mark) {
+        *self.slot = self.slot.with_mark(mark);
+    }
+
     /// Changes the entry; its key must stay.
     pub fn change<R>(&mut self, change: impl FnOnce(&mut Entry) -> R) -> R {
         let (slot, before) = (*self.slot, self.get().allocated_bytes());
@@ -515,7 +600,7 @@ impl EntryMut<'_> {
         let mut entry = ManuallyDrop::new(unsafe { slot.take() });
         *self.slot = Slot::EMPTY;
         let result = change(&mut entry);
-        *self.slot = Slot::new(ManuallyDrop::into_inner(entry), slot.tag());
+        *self.slot = Slot::new(ManuallyDrop::into_inner(entry), slot.mark(), slot.tag());
         *self.entry_bytes = *self.entry_bytes + self.get().allocated_bytes() - before;
         result
     }
@@ -571,7 +656,7 @@ mod tests {
         let (hasher, mut table) = (hasher(), Table::default());
         for n in 0..40_000u32 {
             let key = n.to_be_bytes();
-            table.insert(hasher.hash(&key), entry(&key, 1), &hasher);
+            table.insert(hasher.hash(&key), entry(&key, 1), Mark::Clean, &hasher);
             assert!(table.subtables.iter().all(|s| s.entries < 3 * SUBTABLE_ENTRIES) || n % 1000 != 0);
         }
         check(&table, &hasher);
@@ -591,7 +676,7 @@ mod tests {
         let (hasher, mut table) = (hasher(), Table::default());
         let stays: BTreeSet<u32> = (0..3_000).collect();
         for n in 0..12_000u32 {
-            table.insert(hasher.hash(&n.to_be_bytes()), entry(&n.to_be_bytes(), 1), &hasher);
+            table.insert(hasher.hash(&n.to_be_bytes()), entry(&n.to_be_bytes(), 1), Mark::Clean, &hasher);
         }
         let (mut met, mut cursor, mut calls) = (BTreeSet::new(), Some(TableCursor::default()), 0u32);
         while let Some(at) = cursor {
@@ -603,7 +688,7 @@ mod tests {
                 let (old, new) = ((3_000 + n).to_be_bytes(), (100_000 + n).to_be_bytes());
                 table.remove(hasher.hash(&old), &old);
                 if calls > 150 {
-                    table.insert(hasher.hash(&new), entry(&new, 1), &hasher);
+                    table.insert(hasher.hash(&new), entry(&new, 1), Mark::Clean, &hasher);
                 }
             }
         }
@@ -616,7 +701,7 @@ mod tests {
         let (hasher, mut table) = (hasher(), Table::default());
         let stays = |n: u32| n.is_multiple_of(50);
         for n in 0..40_000u32 {
-            table.insert(hasher.hash(&n.to_be_bytes()), entry(&n.to_be_bytes(), 1), &hasher);
+            table.insert(hasher.hash(&n.to_be_bytes()), entry(&n.to_be_bytes(), 1), Mark::Clean, &hasher);
         }
         let (mut met, mut cursor, mut waiting) = (BTreeSet::new(), Some(TableCursor::default()), 0..40_000u32);
         while let Some(at) = cursor {
@@ -636,7 +721,7 @@ mod tests {
     fn a_scan_of_a_table_at_rest_meets_each_entry_once() {
         let (hasher, mut table) = (hasher(), Table::default());
         for n in 0..5_000u32 {
-            table.insert(hasher.hash(&n.to_be_bytes()), entry(&n.to_be_bytes(), 1), &hasher);
+            table.insert(hasher.hash(&n.to_be_bytes()), entry(&n.to_be_bytes(), 1), Mark::Clean, &hasher);
         }
         let (mut met, mut cursor) = (Vec::new(), Some(TableCursor::default()));
         while let Some(at) = cursor {
@@ -651,7 +736,7 @@ mod tests {
         let (hasher, mut table) = (hasher(), Table::default());
         assert!(table.random(1).is_none());
         for n in 0..50u32 {
-            table.insert(hasher.hash(&n.to_be_bytes()), entry(&n.to_be_bytes(), 1), &hasher);
+            table.insert(hasher.hash(&n.to_be_bytes()), entry(&n.to_be_bytes(), 1), Mark::Clean, &hasher);
         }
         let step = u64::MAX / 50;
         let drawn: BTreeSet<u32> =
@@ -669,7 +754,7 @@ mod tests {
                 let hash = hasher.hash(&key);
                 match what {
                     0 => {
-                        let removed = table.remove(hash, &key).map(|entry| entry.borrow().version().0);
+                        let removed = table.remove(hash, &key).map(|(entry, _)| entry.borrow().version().0);
                         prop_assert_eq!(removed, model.remove(&n));
                     }
                     _ => match table.find_mut(hash, &key) {
@@ -678,7 +763,7 @@ mod tests {
                             prop_assert_eq!(Some(old.borrow().version().0), model.insert(n, version));
                         }
                         None => {
-                            table.insert(hash, entry(&key, version), &hasher);
+                            table.insert(hash, entry(&key, version), Mark::Clean, &hasher);
                             prop_assert_eq!(model.insert(n, version), None);
                         }
                     },

@@ -190,6 +190,7 @@ fn memory(figures: &Figures<'_>, out: &mut String) {
         line(out, "entry_bytes", entry_bytes);
         line(out, "table_bytes", table_bytes);
     }
+    line(out, "mem_clients_normal", figures.server.metrics.client_bytes());
     line(out, "maxmemory", settings.maxmemory);
     line(
         out,
@@ -246,6 +247,7 @@ fn statistics(figures: &Figures<'_>, out: &mut String) {
     line(out, "accept_failures", metrics.accept_failures.load(Relaxed));
     line(out, "expired_keys", figures.store.as_ref().map_or(0, |store| store.expired));
     line(out, "evicted_keys", 0);
+    line(out, "evicted_clients", metrics.clients_evicted.load(Relaxed));
     line(out, "keyspace_hits", totals.hits);
     line(out, "keyspace_misses", totals.misses);
     line(out, "pubsub_channels", 0);

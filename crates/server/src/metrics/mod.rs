@@ -57,6 +57,8 @@ pub struct LoopMetrics {
     misses: AtomicU64,
     /// Errors that the server answered by itself.
     errors: AtomicU64,
+    /// Bytes of requests and replies that the loop's clients hold now.
+    client_bytes: AtomicU64,
     commands: Box<[CommandMetrics]>,
     latencies: Latencies,
 }
@@ -72,6 +74,7 @@ impl LoopMetrics {
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            client_bytes: AtomicU64::new(0),
             commands: (0..commands).map(|_| CommandMetrics::default()).collect(),
             latencies,
         }
@@ -133,7 +136,13 @@ impl LoopMetrics {
         bump(&self.errors, 1);
     }
 
-    /// How often that was.
+    /// The loop's clients hold so many bytes of requests and replies now.
+    #[inline]
+    pub fn clients_hold(&self, bytes: usize) {
+        self.client_bytes.store(bytes as u64, Relaxed);
+    }
+
+    /// How often it answered an error by itself.
     pub fn errors(&self) -> u64 {
         self.errors.load(Relaxed)
     }
@@ -182,6 +191,8 @@ pub struct Metrics {
     pub accept_failures: AtomicU64,
     /// Connections closed because they did not take their replies.
     pub output_limit_closes: AtomicU64,
+    /// Connections closed because all of them together held too much.
+    pub clients_evicted: AtomicU64,
     /// Connections closed because one request was larger than allowed.
     pub query_limit_closes: AtomicU64,
     /// Requests per second over the last second.
@@ -214,6 +225,7 @@ impl Metrics {
             connections_rejected: AtomicU64::new(0),
             accept_failures: AtomicU64::new(0),
             output_limit_closes: AtomicU64::new(0),
+            clients_evicted: AtomicU64::new(0),
             query_limit_closes: AtomicU64::new(0),
             requests_per_second: AtomicU64::new(0),
             authentication_failures: AtomicU64::new(0),
@@ -265,6 +277,11 @@ impl Metrics {
             sum.misses += metrics.misses.load(Relaxed);
         }
         sum
+    }
+
+    /// Bytes of requests and replies that all clients hold now.
+    pub fn client_bytes(&self) -> u64 {
+        self.loops.read().iter().map(|metrics| metrics.client_bytes.load(Relaxed)).sum()
     }
 
     /// Sets the rate of requests; to be called once a second. `last` is the caller's memory of the sum before.
@@ -334,6 +351,7 @@ impl Metrics {
             &self.connections_rejected,
             &self.accept_failures,
             &self.output_limit_closes,
+            &self.clients_evicted,
             &self.query_limit_closes,
             &self.authentication_failures,
         ] {

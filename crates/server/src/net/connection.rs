@@ -30,6 +30,8 @@ pub(super) struct Connection {
     pub(super) queued_to_run: bool,
     /// Whether it stands in a queue for room or for the end of a pause.
     pub(super) parked: bool,
+    /// Memory of its session when the loop last added up that of all.
+    pub(super) weighed: usize,
     /// Unix time in milliseconds of the last request or reply that moved.
     pub(super) active_ms: u64,
 }
@@ -58,6 +60,7 @@ impl Connection {
             written_at: Version::ZERO,
             queued_to_run: false,
             parked: false,
+            weighed: 0,
             active_ms: now_ms,
         }
     }

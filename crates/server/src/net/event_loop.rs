@@ -75,6 +75,10 @@ pub struct EventLoop {
     /// Doors at which more may wait than a turn took; no edge tells of them.
     ready_doors: Vec<usize>,
     rest_until: Option<Instant>,
+    /// Memory of the requests and replies of the loop's clients.
+    client_bytes: usize,
+    /// In this wake-up clients are looked for to be closed only when all hold more than this.
+    evict_above: u64,
     spare_replies: Replies,
     buffer: Vec<u8>,
     next_tick: Instant,
@@ -103,6 +107,8 @@ impl EventLoop {
             reception: None,
             ready_doors: Vec::new(),
             rest_until: None,
+            client_bytes: 0,
+            evict_above: 0,
             spare_replies: Replies::new(),
             buffer: vec![0; READ_BYTES],
             next_tick: Instant::now() + TICK,
@@ -188,6 +194,7 @@ impl EventLoop {
         }
         self.retry_for_room();
         self.release();
+        self.evict_above = 0;
         self.bench.count_lookups();
         self.tick();
     }
@@ -237,6 +244,7 @@ impl EventLoop {
         connection.session.lend_replies(&mut self.spare_replies);
         let after = connection.turn(&mut self.bench, &mut self.buffer);
         connection.session.return_replies(&mut self.spare_replies);
+        self.weigh(slot);
         self.follow(slot, after);
     }
 
@@ -245,7 +253,45 @@ impl EventLoop {
         let Some(connection) = self.connections.get_mut(slot).and_then(|place| place.as_deref_mut()) else { return };
         let after = connection.finish(&self.bench);
         connection.session.return_replies(&mut self.spare_replies);
+        self.weigh(slot);
         self.follow(slot, after);
+    }
+
+    /// Keeps the sum of what the loop's clients hold, and bounds it.
+    fn weigh(&mut self, slot: usize) {
+        let Some(connection) = self.connections.get_mut(slot).and_then(|place| place.as_deref_mut()) else { return };
+        let bytes = connection.session.memory_bytes();
+        let before = std::mem::replace(&mut connection.weighed, bytes);
+        if bytes == before {
+            return;
+        }
+        connection.session.client.memory_bytes.store(bytes as u64, Relaxed);
+        self.client_bytes = self.client_bytes - before + bytes;
+        self.bench.metrics.clients_hold(self.client_bytes);
+        if bytes > before {
+            self.evict_clients();
+        }
+    }
+
+    /// Closes the clients that hold the most while all together hold more than `maxmemory-clients`.
+    fn evict_clients(&mut self) {
+        let limit = self.bench.settings.client_memory_limit();
+        if limit == 0 || self.bench.server.metrics.client_bytes() <= self.evict_above.max(limit) {
+            return;
+        }
+        let server = self.bench.server.clone();
+        for client in server.clients.choose_to_evict(limit) {
+            let bytes = client.memory_bytes.load(Relaxed);
+            tracing::warn!(client = client.id, bytes, limit, "closes a client: all hold more than maxmemory-clients");
+            server.metrics.clients_evicted.fetch_add(1, Relaxed);
+            if client.is_at(&self.mailbox) {
+                self.close_client(client.id);
+            } else {
+                client.kill();
+            }
+        }
+        // What is left is being closed by other loops or may not be: it is not looked for again with every turn.
+        self.evict_above = server.metrics.client_bytes() + limit / 8;
     }
 
     fn follow(&mut self, slot: usize, after: After) {
@@ -346,14 +392,7 @@ impl EventLoop {
     fn open_letter(&mut self, letter: Letter) {
         match letter {
             Letter::Arrival(arrival) => self.admit(arrival),
-            Letter::Kill { client } => {
-                let here = |place: &Option<Box<Connection>>| {
-                    place.as_ref().is_some_and(|connection| connection.session.client.id == client)
-                };
-                if let Some(slot) = self.connections.iter().position(here) {
-                    self.close(slot);
-                }
-            }
+            Letter::Kill { client } => self.close_client(client),
             Letter::Opened | Letter::Unpaused => {}
             Letter::Shutdown => self.begin_shutdown(),
         }
@@ -392,11 +431,23 @@ impl EventLoop {
         self.turn(slot);
     }
 
+    /// Closes the connection of a client, if it is still here.
+    fn close_client(&mut self, id: u64) {
+        let here = |place: &Option<Box<Connection>>| {
+            place.as_ref().is_some_and(|connection| connection.session.client.id == id)
+        };
+        if let Some(slot) = self.connections.iter().position(here) {
+            self.close(slot);
+        }
+    }
+
     fn close(&mut self, slot: usize) {
         let Some(connection) = self.connections.get_mut(slot).and_then(Option::take) else { return };
         self.bench.server.clients.forget(connection.session.client.id);
         self.bench.server.metrics.connections.fetch_sub(1, Relaxed);
         connection.socket.shutdown();
+        self.client_bytes -= connection.weighed;
+        self.bench.metrics.clients_hold(self.client_bytes);
         if connection.parked {
             // The slot's next connection has not waited for this.
             self.for_room.retain(|held| *held != slot);

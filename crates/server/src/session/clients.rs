@@ -4,6 +4,7 @@
 //! change rarely and stand behind a mutex. A record never leads to the connection itself: a kill is a letter with the
 //! client's id to its loop, and an id is never used twice.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -56,6 +57,10 @@ pub struct Client {
     pub input_bytes: AtomicU64,
     /// Reply bytes not sent.
     pub output_bytes: AtomicU64,
+    /// Memory of its requests and replies, of what MULTI queued and WATCH noted.
+    pub memory_bytes: AtomicU64,
+    /// It was chosen to be closed because all clients together held too much.
+    evicted: AtomicBool,
     /// CLIENT NO-EVICT.
     pub no_evict: AtomicBool,
     /// CLIENT NO-TOUCH.
@@ -67,6 +72,11 @@ impl Client {
     /// Asks the connection's loop to close it.
     pub fn kill(&self) {
         self.home.send(Letter::Kill { client: self.id });
+    }
+
+    /// Whether its loop is the one of this mailbox.
+    pub fn is_at(&self, mailbox: &Arc<Mailbox>) -> bool {
+        Arc::ptr_eq(&self.home, mailbox)
     }
 
     /// Whether it comes from this machine.
@@ -105,7 +115,7 @@ impl Client {
             seconds(self.active_ms.load(Relaxed)),
             self.database.load(Relaxed),
             self.watched.load(Relaxed),
-            input + output + CLIENT_BYTES,
+            self.memory_bytes.load(Relaxed) + CLIENT_BYTES,
             command(self.command.load(Relaxed)),
             self.protocol.load(Relaxed),
             names.library,
@@ -160,6 +170,8 @@ impl Clients {
             watched: AtomicU32::new(0),
             input_bytes: AtomicU64::new(0),
             output_bytes: AtomicU64::new(0),
+            memory_bytes: AtomicU64::new(0),
+            evicted: AtomicBool::new(false),
             no_evict: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
             home: told.home,
@@ -173,8 +185,68 @@ impl Clients {
         self.by_id.lock().remove(&id);
     }
 
+    /// Chooses clients to be closed so that the others hold at most `limit` bytes together: those with the most first.
+    /// Those with CLIENT NO-EVICT are counted and not chosen; who was chosen before is gone already.
+    pub fn choose_to_evict(&self, limit: u64) -> Vec<Arc<Client>> {
+        let by_id = self.by_id.lock();
+        let left = by_id.values().filter(|client| !client.evicted.load(Relaxed));
+        let mut holding: Vec<_> = left.map(|client| (client.memory_bytes.load(Relaxed), client)).collect();
+        let mut total: u64 = holding.iter().map(|(bytes, _)| bytes).sum();
+        holding.retain(|(bytes, client)| *bytes > 0 && !client.no_evict.load(Relaxed));
+        holding.sort_unstable_by_key(|(bytes, client)| Reverse((*bytes, client.id)));
+        let mut chosen = Vec::new();
+        for (bytes, client) in holding {
+            if total <= limit {
+                break;
+            }
+            total -= bytes;
+            client.evicted.store(true, Relaxed);
+            chosen.push(client.clone());
+        }
+        chosen
+    }
+
     /// Every client, oldest first.
     pub fn all(&self) -> Vec<Arc<Client>> {
         self.by_id.lock().values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clients that hold so many bytes; their ids are 1, 2, ...
+    fn holding(bytes: &[u64]) -> Clients {
+        let poll = mio::Poll::new().unwrap();
+        let home = Mailbox::new(poll.registry(), mio::Token(0)).unwrap();
+        let clients = Clients::default();
+        for bytes in bytes {
+            let (peer, local) = ("127.0.0.1:50000".to_owned(), "127.0.0.1:6379".to_owned());
+            let told = Introduction { peer, local, unix: false, descriptor: 9, now_ms: 0, home: home.clone() };
+            clients.register(told).memory_bytes.store(*bytes, Relaxed);
+        }
+        clients
+    }
+
+    fn chosen(clients: &Clients, limit: u64) -> Vec<u64> {
+        clients.choose_to_evict(limit).iter().map(|client| client.id).collect()
+    }
+
+    #[test]
+    fn those_with_the_most_are_evicted_until_the_others_fit() {
+        let clients = holding(&[10, 500, 0, 40, 300]);
+        assert_eq!(chosen(&clients, 850), [0; 0]);
+        assert_eq!(chosen(&clients, 100), [2, 5]);
+        assert_eq!(chosen(&clients, 100), [0; 0], "they are gone, though they may still be in the list");
+        assert_eq!(chosen(&clients, 0), [4, 1], "who holds nothing is of no use");
+    }
+
+    #[test]
+    fn who_asked_not_to_be_evicted_is_counted_and_kept() {
+        let clients = holding(&[10, 500, 40]);
+        clients.all()[1].no_evict.store(true, Relaxed);
+        assert_eq!(chosen(&clients, 520), [3]);
+        assert_eq!(chosen(&clients, 100), [1]);
     }
 }

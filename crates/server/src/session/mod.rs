@@ -100,6 +100,8 @@ pub struct Session {
     watched: Vec<Watched>,
     /// Database and key of everything in `watched`, so that watching a key twice costs no search.
     watching: HashSet<(u32, Box<[u8]>)>,
+    /// Memory of the two.
+    watched_bytes: usize,
     /// The input ends in a request of which bytes are missing, and holds nothing before it.
     pub(crate) incomplete: bool,
 }
@@ -127,6 +129,7 @@ impl Session {
             transaction: None,
             watched: Vec::new(),
             watching: HashSet::new(),
+            watched_bytes: 0,
             incomplete: false,
         }
     }
@@ -290,6 +293,13 @@ impl Session {
         self.replies.len()
     }
 
+    /// Memory of requests that did not run, of replies not sent, of what MULTI queued and WATCH noted.
+    #[inline]
+    pub fn memory_bytes(&self) -> usize {
+        let transaction = self.transaction.as_ref().map_or(0, |transaction| transaction.memory_bytes());
+        self.input.len() + self.replies.memory_bytes() + transaction + self.watched_bytes
+    }
+
     /// Whether the connection shall close once its replies have been sent.
     pub fn is_closing(&self) -> bool {
         self.closing
@@ -358,6 +368,7 @@ impl Session {
     pub fn publish(&self) {
         self.client.input_bytes.store((self.input.len() - self.input_start.min(self.input.len())) as u64, Relaxed);
         self.client.output_bytes.store(self.replies.len() as u64, Relaxed);
+        self.client.memory_bytes.store(self.memory_bytes() as u64, Relaxed);
     }
 
     pub(crate) fn caller(&self, bench: &Workbench) -> Caller {

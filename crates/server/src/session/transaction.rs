@@ -45,6 +45,9 @@ enum Queued {
 /// Memory of a queued command beside its arguments, about.
 const QUEUED_OVERHEAD: usize = 128;
 
+/// Memory of a watched key beside its bytes, about.
+const WATCHED_OVERHEAD: usize = 128;
+
 const ABORTED: &str = "EXECABORT Transaction discarded because of previous errors.";
 
 impl Session {
@@ -91,6 +94,8 @@ impl Session {
         if !self.watching.insert((self.database, key.into())) {
             return true;
         }
+        // Its bytes are in both.
+        self.watched_bytes += 2 * key.len() + WATCHED_OVERHEAD;
         let caller = self.caller(bench);
         self.watched.push(bench.executor().watch(&caller, key));
         self.client.watched.store(self.watched.len() as u32, Relaxed);
@@ -101,6 +106,7 @@ impl Session {
     pub fn unwatch(&mut self) {
         self.watched = Vec::new();
         self.watching = HashSet::new();
+        self.watched_bytes = 0;
         self.client.watched.store(0, Relaxed);
     }
 
@@ -212,6 +218,11 @@ fn selected(args: Args<'_>, entry: &Entry, bench: &Workbench) -> Option<u32> {
 }
 
 impl Transaction {
+    /// Memory of what is queued, about.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Adds a command; false when the engine's limit of a transaction is reached.
     fn push(&mut self, args: Args<'_>, entry: &'static Entry) -> bool {
         match entry.target {

@@ -37,7 +37,11 @@ pub use sources::{FirstFile, Sources, Variable};
 pub use store::{Reloaded, SettingsStore};
 pub use syntax::{Directive, SyntaxError, parse_text, render_line};
 pub use table::{Alias, Changes, Named, Setting, all, find, names};
+<<<<<<< HEAD
 pub use values::{Kind, Permissions, Problem, SizeOrAuto, Value};
+=======
+pub use values::{BytesOrPercent, Kind, Permissions, Problem, Value};
+>>>>>>> main
 pub use words::{Durability, LocalAccess, LogFormat, LogLevel, MaxmemoryPolicy, Supervised};
 
 impl Settings {
@@ -89,6 +93,14 @@ impl Settings {
         match self.client_output_buffer_limit.normal.hard_bytes {
             0 => self.max_reply_bytes,
             hard => hard.min(self.max_reply_bytes),
+        }
+    }
+
+    /// Bytes that all clients together may hold in requests and replies; 0 for no limit, as also a share of no `maxmemory`.
+    pub fn client_memory_limit(&self) -> u64 {
+        match self.maxmemory_clients {
+            BytesOrPercent::Bytes(bytes) => bytes,
+            BytesOrPercent::Percent(percent) => self.maxmemory / 100 * u64::from(percent),
         }
     }
 

@@ -109,7 +109,6 @@ pub(super) static ROWS: &[Setting] = &[
     row("locale-collate", &[], Kind::Text, "", Changes::Live),
     row("masterauth", &[], Kind::Text, "", Changes::Live),
     row("masteruser", &[], Kind::Text, "", Changes::Live),
-    row("maxmemory-clients", &[], Kind::Text, "0", Changes::Live),
     row("maxmemory-eviction-tenacity", &[], NUMBER, "10", Changes::Live),
     row("maxmemory-samples", &[], NUMBER, "5", Changes::Live),
     row("min-replicas-max-lag", &[Alias::of("min-slaves-max-lag")], NUMBER, "10", Changes::Live),

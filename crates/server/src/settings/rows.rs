@@ -8,7 +8,11 @@ use std::path::PathBuf;
 
 use super::lists::{BindAddresses, OutputLimits};
 use super::table::{Alias, Binding, Changes, Setting};
+<<<<<<< HEAD
 use super::values::{Kind, Permissions, SizeOrAuto, Value};
+=======
+use super::values::{BytesOrPercent, Kind, Permissions, Value};
+>>>>>>> main
 use super::words::{Durability, LocalAccess, LogFormat, LogLevel, MaxmemoryPolicy, Supervised};
 
 const KB: i64 = 1 << 10;
@@ -144,6 +148,8 @@ rows! {
         client_query_buffer_limit: u64 = "1073741824", "client-query-buffer-limit", bytes(MB, i64::MAX), Live;
         /// Most bytes of replies that a client has not read: beyond, it waits, and is closed when it takes nothing for 10 s.
         max_reply_bytes: u64 = "268435456", "max_reply_bytes", bytes(64 * KB, i64::MAX), Live;
+        /// Most bytes that all clients together may have in requests and replies, or a share of maxmemory such as 5%: beyond, those with the most are closed. 0 for no limit.
+        maxmemory_clients: BytesOrPercent = "0", "maxmemory-clients", Kind::BytesOrPercent, Live;
         /// Redis's form of the same limit; a hard limit of the class normal below max_reply_bytes counts instead.
         client_output_buffer_limit: OutputLimits =
             "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", "client-output-buffer-limit",

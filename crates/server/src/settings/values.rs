@@ -41,6 +41,8 @@ pub enum Kind {
         /// Largest value.
         max: i64,
     },
+    /// A number of bytes as in `Bytes`, or a share of something else: `1%` to `100%`.
+    BytesOrPercent,
     /// File permissions as an octal number, 0 to 777.
     Permissions,
     /// One of a few words.
@@ -71,6 +73,9 @@ pub enum Problem {
     /// Not a number of bytes.
     #[error("argument must be a memory value")]
     NotBytes,
+    /// Neither a number of bytes nor a share.
+    #[error("argument must be a memory or percent value")]
+    NotBytesOrPercent,
     /// Not an octal number.
     #[error("argument couldn't be parsed as an octal number")]
     NotOctal,
@@ -127,6 +132,7 @@ impl Kind {
             Kind::BytesOrAuto { min, max } => {
                 format!("auto, or a number of bytes from {} to {}", short_bytes(*min), short_bytes(*max))
             }
+            Kind::BytesOrPercent => "a number of bytes, such as 64mb, or a share from 1% to 100%".to_owned(),
             Kind::Permissions => "permissions as an octal number from 0 to 777".to_owned(),
             Kind::Word(words) => format!("one of {}", words.join(", ")),
             Kind::Text => "a text, in quotes if it has spaces".to_owned(),
@@ -180,6 +186,7 @@ impl Kind {
             Kind::Flag => Ok(bool::parse(text, self)?.render()),
             Kind::Integer { .. } | Kind::PowerOfTwo { .. } | Kind::Bytes { .. } => Ok(self.number(text)?.to_string()),
             Kind::BytesOrAuto { .. } => Ok(SizeOrAuto::parse(text, self)?.render()),
+            Kind::BytesOrPercent => Ok(BytesOrPercent::parse(text, self)?.render()),
             Kind::Permissions => Ok(Permissions::parse(text, self)?.render()),
             Kind::Word(words) => {
                 let word = words.iter().find(|word| word.eq_ignore_ascii_case(text));
@@ -339,6 +346,34 @@ impl Value for SizeOrAuto {
     }
 }
 
+/// A number of bytes, or a share of something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BytesOrPercent {
+    /// So many.
+    Bytes(u64),
+    /// A share, 1 to 100.
+    Percent(u8),
+}
+
+impl Value for BytesOrPercent {
+    fn parse(text: &str, _: &Kind) -> Result<Self, Problem> {
+        let Some(share) = text.strip_suffix('%') else {
+            let bytes = bytes(text).ok().and_then(|bytes| u64::try_from(bytes).ok());
+            return bytes.map(BytesOrPercent::Bytes).ok_or(Problem::NotBytesOrPercent);
+        };
+        let digits = share.bytes().all(|byte| byte.is_ascii_digit());
+        let percent = share.parse().ok().filter(|percent| digits && (1..=100).contains(percent));
+        percent.map(BytesOrPercent::Percent).ok_or(Problem::NotBytesOrPercent)
+    }
+
+    fn render(&self) -> String {
+        match self {
+            BytesOrPercent::Bytes(bytes) => bytes.to_string(),
+            BytesOrPercent::Percent(percent) => format!("{percent}%"),
+        }
+    }
+}
+
 /// Permissions of a file, the lower nine bits of its mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Permissions(pub u32);
@@ -400,6 +435,19 @@ mod tests {
             assert_eq!(u32::parse(text, &kind), Err(Problem::NotAPowerOfTwo), "{text}");
         }
         assert!(matches!(u32::parse("512", &kind), Err(Problem::OutOfRange { .. })));
+    }
+
+    #[test]
+    fn bytes_may_be_a_share() {
+        let parse = |text| BytesOrPercent::parse(text, &Kind::BytesOrPercent);
+        assert_eq!(parse("2kb"), Ok(BytesOrPercent::Bytes(2048)));
+        for (text, percent) in [("1%", 1), ("5%", 5), ("100%", 100)] {
+            assert_eq!(parse(text), Ok(BytesOrPercent::Percent(percent)));
+            assert_eq!(BytesOrPercent::Percent(percent).render(), text);
+        }
+        for text in ["", "%", "0%", "101%", "+5%", "-1", "5 %", "300%"] {
+            assert_eq!(parse(text), Err(Problem::NotBytesOrPercent), "{text:?}");
+        }
     }
 
     #[test]

@@ -27,3 +27,28 @@ fn config_set_of_more_pairs_than_there_are_settings_finds_the_second_of_a_name()
     let reply = talk.ask(b"CONFIG SET timeout 1 timeout 1 nosuch 1\r\n");
     assert_eq!(reply, "-ERR Unknown option or number of arguments for CONFIG SET - 'nosuch'\r\n");
 }
+
+#[test]
+fn what_a_client_makes_the_server_keep_is_counted() {
+    let mut talk = talk();
+    talk.ask(b"PING\r\n");
+    let bytes = |talk: &Talk| talk.session.memory_bytes();
+    let (word, mut before) = ("x".repeat(10_000), 0);
+    let mut grows = |talk: &Talk, by: usize| {
+        let grown = bytes(talk) - before;
+        assert!((by..by * 2 + 1000).contains(&grown), "{grown}, not about {by}");
+        before = bytes(talk);
+    };
+    talk.ask(format!("WATCH {word}\r\n").as_bytes());
+    grows(&talk, 20_000);
+    talk.ask(format!("MULTI\r\nSET k {word}\r\n").as_bytes());
+    grows(&talk, 10_000);
+    talk.send(b"*2\r\n$3\r\nGET\r\n$20000\r\n");
+    talk.send(&[b'x'; 15_000]);
+    grows(&talk, 15_000);
+    talk.send(&[b'x'; 5_000]);
+    talk.ask(b"\r\nEXEC\r\n");
+    assert_eq!(bytes(&talk), 0, "all is done");
+    talk.send(b"GET k\r\n");
+    assert!(bytes(&talk) >= 10_000, "the reply that was not taken: {}", bytes(&talk));
+}

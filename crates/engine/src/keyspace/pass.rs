@@ -1,0 +1,238 @@
+//! A checkpoint's passes over a segment: the cut, the takes, the settling. All under the segment's exclusive lock.
+//!
+//! ```text
+//!  cut:  other generation, Pass::None -> Taking(0)       entries of the cut = those that were dirty
+//!  take: Taking(n): subtables below n hold no entry of the cut. Splits add subtables at the end, so entries move ahead of
+//!        the pass or stay where it was; joins are held off until the marks are settled.
+//!  settle: Settling(n): the marks in subtables below n are settled -> Pass::None
+//! ```
+//!
+//! A subtable that was taken in part is looked through again: its taken entries are told by their marks. Not here: when
+//! which pass is made, and what is not about one segment (`checkpoint`).
+
+use super::checkpoint::{CutEntry, HandedEntries, LargeEntry, Settled, TakeLimits, Taken};
+use super::database::DatabaseId;
+use super::entry::{EntryRef, Value};
+use super::hash::KeyHasher;
+use super::mark::{Mark, Outcome};
+use super::segment::{DatabaseTable, Segment};
+
+/// Longest value, bytes, that is copied while its segment is locked: a longer one is read in parts of at most that size.
+pub(super) const VALUE_BYTES_IN_ONE_HOLD: usize = 256 * 1024;
+/// Most slots that a hold looks through, for entries or to settle them: 256 KiB of memory.
+const SLOTS_IN_ONE_HOLD: usize = 32 * 1024;
+/// Removals that a hold takes before it ends.
+const REMOVALS_IN_ONE_HOLD: usize = 4 * 1024;
+
+/// How far a checkpoint has come with a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// Not there, or settled.
+    None,
+    /// Taking goes on at this subtable.
+    Taking(usize),
+    /// Settling goes on at this subtable.
+    Settling(usize),
+}
+
+/// What is left of a hold's work.
+struct Budget {
+    entries: usize,
+    bytes: usize,
+    slots: usize,
+    removals: usize,
+}
+
+impl Budget {
+    fn is_spent(&self) -> bool {
+        self.entries == 0 || self.bytes == 0 || self.slots == 0 || self.removals == 0
+    }
+}
+
+impl Segment {
+    /// Begins the next generation; returns the number of entries.
+    pub(super) fn cut(&mut self) -> usize {
+        assert!(self.detached.is_empty(), "a cut comes when the last one is settled");
+        self.generation = self.generation.next();
+        self.tables.iter_mut().for_each(|(_, table)| table.cut());
+        self.tables.iter().map(|(_, table)| table.entries().len()).sum()
+    }
+
+    pub(super) fn take(
+        &mut self,
+        limits: TakeLimits,
+        hasher: &KeyHasher,
+        visit: &mut dyn FnMut(CutEntry<'_>),
+    ) -> Taken {
+        let mut budget = Budget {
+            entries: limits.entries.max(1),
+            bytes: limits.bytes.max(1),
+            slots: SLOTS_IN_ONE_HOLD,
+            removals: REMOVALS_IN_ONE_HOLD,
+        };
+        let mut taken = Taken::default();
+        for (id, table) in self.detached.iter_mut().chain(&mut self.tables) {
+            table.take(*id, hasher, &mut budget, visit, &mut taken);
+        }
+        let emptied = self.detached.extract_if(.., |(_, table)| !table.has_cut());
+        taken.freed.extend(emptied.map(|(_, table)| table));
+        taken.done = self.detached.is_empty() && !self.tables.iter().any(|(_, table)| table.has_cut());
+        taken
+    }
+
+    /// The table that holds the entry of the cut of this key.
+    fn table_of_cut(&self, id: DatabaseId, hash: u64, key: &[u8]) -> Option<&DatabaseTable> {
+        let mut tables = self.detached.iter().chain(&self.tables).filter(|(found, _)| *found == id);
+        tables.find_map(|(_, table)| table.cut_entry(hash, key).map(|_| table))
+    }
+
+    /// The entry of the cut of this key, if it is still to be taken.
+    pub(super) fn cut_entry(&self, id: DatabaseId, hash: u64, key: &[u8]) -> Option<EntryRef<'_>> {
+        self.table_of_cut(id, hash, key)?.cut_entry(hash, key)
+    }
+
+    /// Marks an entry of the cut as taken; returns whether it was still to be taken.
+    pub(super) fn took(&mut self, id: DatabaseId, hash: u64, key: &[u8]) -> bool {
+        let mut tables = self.detached.iter_mut().chain(&mut self.tables).filter(|(found, _)| *found == id);
+        tables.any(|(_, table)| table.took(hash, key))
+    }
+
+    pub(super) fn settle(&mut self, outcome: Outcome) -> Settled {
+        let mut settled = Settled { done: true, ..Settled::default() };
+        assert!(outcome == Outcome::Failed || self.detached.is_empty(), "all of a published cut was taken");
+        settled.freed.extend(self.detached.drain(..).map(|(_, table)| table));
+        let mut slots = SLOTS_IN_ONE_HOLD;
+        for (id, table) in &mut self.tables {
+            settled.done &= table.settle(*id, outcome, &mut slots, &mut settled.handed);
+        }
+        settled
+    }
+}
+
+impl DatabaseTable {
+    /// Whether the running checkpoint has yet to take something from here.
+    pub(super) fn has_cut(&self) -> bool {
+        matches!(self.pass, Pass::Taking(_)) && self.tracking.has_cut()
+    }
+
+    fn cut(&mut self) {
+        assert!(self.pass == Pass::None, "a cut comes when the last one is settled");
+        if self.tracking.begin_generation() {
+            self.pass = Pass::Taking(0);
+            self.table.hold_joins_off(true);
+        }
+    }
+
+    fn take(
+        &mut self,
+        database: DatabaseId,
+        hasher: &KeyHasher,
+        budget: &mut Budget,
+        visit: &mut dyn FnMut(CutEntry<'_>),
+        taken: &mut Taken,
+    ) {
+        let Pass::Taking(mut subtable) = self.pass else { return };
+        let handed = self.tracking.take_handed(database);
+        if !handed.is_empty() {
+            taken.handed.push(handed);
+        }
+        while !budget.is_spent() {
+            let Some(piece) = self.tracking.take_removals() else { break };
+            budget.removals = budget.removals.saturating_sub(piece.len());
+            taken.removals.extend(piece.iter().map(|removal| (database, *removal)));
+        }
+        while self.tracking.has_cut_entries() && taken.large.is_none() && !budget.is_spent() {
+            let Some(slots) = self.table.slots_of(subtable) else {
+                unreachable!("every entry of the cut lies in a subtable that the pass has yet to see")
+            };
+            budget.slots = budget.slots.saturating_sub(slots);
+            if self.take_from(subtable, database, hasher, budget, visit, taken) {
+                subtable += 1;
+            }
+        }
+        self.pass = Pass::Taking(subtable);
+    }
+
+    /// Takes from one subtable; returns whether it has nothing of the cut any more.
+    fn take_from(
+        &mut self,
+        subtable: usize,
+        database: DatabaseId,
+        hasher: &KeyHasher,
+        budget: &mut Budget,
+        visit: &mut dyn FnMut(CutEntry<'_>),
+        taken: &mut Taken,
+    ) -> bool {
+        let tracking = &mut self.tracking;
+        let now = tracking.generation;
+        self.table.visit_marked(
+            subtable,
+            |mark| mark.is_cut(now),
+            |entry, mark| {
+                if budget.entries == 0 || budget.bytes == 0 {
+                    return None;
+                }
+                let (hash, stored) = (hasher.hash(entry.key()), mark.is_stored());
+                if let Value::Bytes(bytes) = entry.value()
+                    && bytes.len() > VALUE_BYTES_IN_ONE_HOLD
+                {
+                    taken.large = Some(LargeEntry::new(database, hash, entry, bytes.len(), stored));
+                    return None;
+                }
+                visit(CutEntry { database, hash, entry, stored });
+                budget.entries -= 1;
+                budget.bytes = budget.bytes.saturating_sub(entry.allocated_bytes());
+                Some(tracking.took(mark))
+            },
+        )
+    }
+
+    fn cut_entry(&self, hash: u64, key: &[u8]) -> Option<EntryRef<'_>> {
+        let found = self.table.find_marked(hash, key);
+        found.filter(|(_, mark)| self.is_cut(*mark)).map(|(entry, _)| entry)
+    }
+
+    fn took(&mut self, hash: u64, key: &[u8]) -> bool {
+        let (taking, now) = (matches!(self.pass, Pass::Taking(_)), self.tracking.generation);
+        let found = self.table.find_mut(hash, key).filter(|found| taking && found.mark().is_cut(now));
+        found.is_some_and(|mut found| {
+            found.set_mark(self.tracking.took(found.mark()));
+            true
+        })
+    }
+
+    fn is_cut(&self, mark: Mark) -> bool {
+        matches!(self.pass, Pass::Taking(_)) && mark.is_cut(self.tracking.generation)
+    }
+
+    /// Goes on with settling; returns whether the table is settled.
+    fn settle(
+        &mut self,
+        database: DatabaseId,
+        outcome: Outcome,
+        slots: &mut usize,
+        memory: &mut Vec<HandedEntries>,
+    ) -> bool {
+        let mut subtable = match self.pass {
+            Pass::None => return true,
+            Pass::Taking(_) => 0,
+            Pass::Settling(subtable) => subtable,
+        };
+        while let Some(here) = self.table.slots_of(subtable) {
+            if *slots == 0 {
+                self.pass = Pass::Settling(subtable);
+                return false;
+            }
+            *slots = slots.saturating_sub(here);
+            self.table.set_marks(subtable, |mark| self.tracking.settled(mark, outcome));
+            subtable += 1;
+        }
+        let handed = self.tracking.take_handed(database);
+        assert!(outcome == Outcome::Failed || handed.is_empty(), "all of a published cut was taken");
+        memory.push(handed);
+        self.tracking.settle_removals(outcome);
+        self.table.hold_joins_off(false);
+        self.pass = Pass::None;
+        true
+    }
+}
