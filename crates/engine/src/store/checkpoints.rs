@@ -312,10 +312,9 @@ impl Run<'_, '_> {
     fn settle(&mut self, shared: &Shared) {
         for segment in 0..shared.keyspace.segment_count() {
             loop {
-                let (done, freed) = shared.keyspace.settle(segment);
-                drop(freed);
+                let settled = shared.keyspace.settle(segment);
                 (self.between)();
-                if done {
+                if settled.done {
                     break;
                 }
             }

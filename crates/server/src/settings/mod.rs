@@ -37,11 +37,7 @@ pub use sources::{FirstFile, Sources, Variable};
 pub use store::{Reloaded, SettingsStore};
 pub use syntax::{Directive, SyntaxError, parse_text, render_line};
 pub use table::{Alias, Changes, Named, Setting, all, find, names};
-<<<<<<< HEAD
-pub use values::{Kind, Permissions, Problem, SizeOrAuto, Value};
-=======
-pub use values::{BytesOrPercent, Kind, Permissions, Problem, Value};
->>>>>>> main
+pub use values::{BytesOrPercent, Kind, Permissions, Problem, SizeOrAuto, Value};
 pub use words::{Durability, LocalAccess, LogFormat, LogLevel, MaxmemoryPolicy, Supervised};
 
 impl Settings {

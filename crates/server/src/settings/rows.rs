@@ -8,11 +8,7 @@ use std::path::PathBuf;
 
 use super::lists::{BindAddresses, OutputLimits};
 use super::table::{Alias, Binding, Changes, Setting};
-<<<<<<< HEAD
-use super::values::{Kind, Permissions, SizeOrAuto, Value};
-=======
-use super::values::{BytesOrPercent, Kind, Permissions, Value};
->>>>>>> main
+use super::values::{BytesOrPercent, Kind, Permissions, SizeOrAuto, Value};
 use super::words::{Durability, LocalAccess, LogFormat, LogLevel, MaxmemoryPolicy, Supervised};
 
 const KB: i64 = 1 << 10;
