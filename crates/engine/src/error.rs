@@ -60,6 +60,15 @@ pub enum Error {
         /// Its size.
         bytes: u64,
     },
+    /// Checkpoints fail, so the log cannot be shortened and has become too long. The write was refused before anything
+    /// changed; reads and deletes go on, and writes resume by themselves after the next checkpoint.
+    #[error("the log is too long, because checkpoints into {} fail ({cause}): see to that; writes resume by themselves", path.display())]
+    CheckpointsFail {
+        /// The block file.
+        path: PathBuf,
+        /// What the last one said.
+        cause: String,
+    },
     /// An earlier checkpoint failed while its superblock was written, so nobody knows which one the file holds: reopen
     /// the store. Nothing acknowledged is lost.
     #[error("an earlier checkpoint into {} failed at its last step: see the log, repair the disk and restart", path.display())]

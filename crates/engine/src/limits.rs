@@ -48,3 +48,11 @@ pub const CHECKPOINT_REMOVAL_BYTES: usize = 64 * 1024 * 1024;
 
 /// How long after a failed checkpoint the next one is tried, unless somebody asks for it.
 pub const CHECKPOINT_RETRY: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Most bytes of entries that writers have handed to a running checkpoint and that it has not written. Reached: writes
+/// wait, for milliseconds, until it has.
+pub const CHECKPOINT_HANDED_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// How many times longer than the policy's length the log may become while checkpoints cannot keep up. Reached: writes
+/// wait for the checkpoint; where checkpoints fail they are refused.
+pub const CHECKPOINT_LOG_FACTOR: u64 = 4;

@@ -180,7 +180,7 @@ impl Executor {
     /// when the log has no room for the whole group.
     fn run_group(&mut self, request: &Request<'_>, group: &[Planned], replies: &mut Replies) -> Option<usize> {
         let wanted: usize = group.iter().map(|planned| room_for(planned, request)).sum();
-        if wanted > 0 && self.store.log().admit(wanted, RoomClass::Ordinary) != Admission::Admitted {
+        if wanted > 0 && self.store.admit(wanted, RoomClass::Ordinary) != Admission::Admitted {
             let reads = group.iter().take_while(|planned| !planned.command.is_write()).count();
             return if reads == 0 { None } else { self.run_group(request, &group[..reads], replies) };
         }

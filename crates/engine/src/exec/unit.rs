@@ -285,7 +285,7 @@ fn class_of(unit: &[Planned]) -> RoomClass {
 }
 
 fn admit(store: &Store, room: usize, class: RoomClass) -> Admission {
-    if room == 0 { Admission::Admitted } else { store.log().admit(room, class) }
+    if room == 0 { Admission::Admitted } else { store.admit(room, class) }
 }
 
 fn settle(store: &Store, room: usize, appended: usize) {

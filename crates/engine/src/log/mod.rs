@@ -309,12 +309,20 @@ impl Log {
             Admission::Poisoned => Some(Err(Error::Poisoned)),
             Admission::Wait => None,
         };
-        ask().unwrap_or_else(|| {
-            self.shared.room.wait_while(|| {
-                self.shared.writer_signal.notify();
-                ask()
-            })
+        ask().unwrap_or_else(|| self.wait_for_room(ask))
+    }
+
+    /// Blocks the thread until `ask` answers; it is asked again whenever room may have appeared.
+    pub fn wait_for_room<T>(&self, ask: impl Fn() -> Option<T>) -> T {
+        self.shared.room.wait_while(|| {
+            self.shared.writer_signal.notify();
+            ask()
         })
+    }
+
+    /// Lets everybody who waits for room ask again: what they were refused for elsewhere is over.
+    pub fn wake_for_room(&self) {
+        self.shared.wake_for_room();
     }
 
     /// The newest version that may be told to a client; moves only forward.

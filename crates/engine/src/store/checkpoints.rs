@@ -28,7 +28,10 @@ use crate::error::{Error, Result};
 use crate::keyspace::SegmentSet;
 use crate::keyspace::checkpoint::{Cut, LargeEntry, Taken};
 use crate::keyspace::hash::KeyHasher;
-use crate::limits::{CHECKPOINT_PART_BYTES, CHECKPOINT_REMOVAL_BYTES, CHECKPOINT_RETRY, CHECKPOINT_SLICE};
+use crate::limits::{
+    CHECKPOINT_HANDED_BYTES_MAX, CHECKPOINT_LOG_FACTOR, CHECKPOINT_PART_BYTES, CHECKPOINT_REMOVAL_BYTES,
+    CHECKPOINT_RETRY, CHECKPOINT_SLICE,
+};
 use crate::log;
 use crate::version::Version;
 
@@ -75,6 +78,8 @@ pub(super) struct Checkpoints {
     /// The thread that runs checkpoints when they are due.
     pub(super) thread: OnceLock<Thread>,
     segments_done: AtomicUsize,
+    /// Writers wait while the log is longer.
+    log_bytes_max: AtomicU64,
     /// Versions assigned up to the newest cut; what is above is dirty.
     cut: AtomicU64,
 }
@@ -109,6 +114,7 @@ impl Checkpoints {
             abandoned: AtomicBool::new(false),
             thread: OnceLock::new(),
             segments_done: AtomicUsize::new(0),
+            log_bytes_max: AtomicU64::new(policy.log_bytes_max()),
             cut: AtomicU64::new(clean.unwrap_or(superblock.cut).0),
         }
     }
@@ -201,6 +207,8 @@ impl Store {
             }
         };
         state.served = state.served.max(serves);
+        drop(state);
+        self.shared.log.wake_for_room();
         result
     }
 
@@ -225,11 +233,35 @@ impl Store {
     /// Changes when checkpoints are written.
     pub fn set_checkpoint_policy(&self, policy: CheckpointPolicy) {
         self.shared.checkpoints.state.lock().policy = policy;
+        self.shared.checkpoints.log_bytes_max.store(policy.log_bytes_max(), Relaxed);
     }
 
     /// What is known of checkpoints.
     pub fn checkpoints(&self) -> CheckpointStatistics {
         self.shared.checkpoints.statistics()
+    }
+
+    /// How far checkpoints are behind the writers.
+    #[inline]
+    pub(super) fn backlog(&self) -> Backlog {
+        let shared = &self.shared;
+        let handed = shared.keyspace.handed_bytes() > CHECKPOINT_HANDED_BYTES_MAX;
+        let long = shared.log.live_bytes() > shared.checkpoints.log_bytes_max.load(Relaxed);
+        match (handed, long) {
+            (false, false) => Backlog::Small,
+            (_, true) if self.stuck().is_some() => Backlog::Stuck,
+            _ => Backlog::Large,
+        }
+    }
+
+    /// Why the log can only grow: it is too long, and the last checkpoint failed.
+    pub(super) fn stuck(&self) -> Option<Error> {
+        let checkpoints = &self.shared.checkpoints;
+        if self.shared.log.live_bytes() <= checkpoints.log_bytes_max.load(Relaxed) {
+            return None;
+        }
+        let cause = checkpoints.state.lock().statistics.last_error.clone()?;
+        Some(Error::CheckpointsFail { path: checkpoints.path.clone(), cause })
     }
 
     /// Whether something was written since the newest checkpoint.
@@ -304,6 +336,7 @@ impl Run<'_, '_> {
 
     /// Lets others work. An error when the store is closing.
     fn pause(&mut self) -> Result<()> {
+        self.store.shared.log.wake_for_room();
         (self.between)();
         if self.store.shared.checkpoints.abandoned.load(Relaxed) { Err(Error::Closed) } else { Ok(()) }
     }
@@ -426,6 +459,17 @@ fn cut(shared: &Shared) -> (Cut, Version, u64) {
     (cut, shared.log.last_version(), position)
 }
 
+/// How far checkpoints are behind the writers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Backlog {
+    /// Nothing to worry about.
+    Small,
+    /// Writers wait: entries handed over fill too much memory, or the log is too long.
+    Large,
+    /// The log is too long and the last checkpoint failed: waiting may take for ever.
+    Stuck,
+}
+
 /// When a checkpoint is due.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckpointPolicy {
@@ -433,6 +477,13 @@ pub struct CheckpointPolicy {
     pub log_bytes: u64,
     /// When the newest one is this old, if anything was written since; zero for never.
     pub interval: Duration,
+}
+
+impl CheckpointPolicy {
+    /// Writers wait while the log is longer than this: a checkpoint is on its way, and the next start must end.
+    fn log_bytes_max(&self) -> u64 {
+        self.log_bytes.saturating_mul(CHECKPOINT_LOG_FACTOR)
+    }
 }
 
 impl Default for CheckpointPolicy {

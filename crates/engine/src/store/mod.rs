@@ -35,7 +35,7 @@ use crate::time::StoreTime;
 use crate::version::Version;
 use background::Background;
 use base::Base;
-use checkpoints::Checkpoints;
+use checkpoints::{Backlog, Checkpoints};
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -225,7 +225,7 @@ impl Store {
 
     /// The error reply of a write that was refused because the log has no room.
     pub fn no_room_text(&self) -> String {
-        let error = if self.shared.log.is_poisoned() { Error::Poisoned } else { self.disk_full() };
+        let error = if self.shared.log.is_poisoned() { Error::Poisoned } else { self.no_room() };
         format!("MISCONF {error}")
     }
 
@@ -269,8 +269,12 @@ impl Store {
         }
     }
 
-    fn disk_full(&self) -> Error {
-        Error::DiskFull { path: self.shared.log_directory.clone() }
+    /// Why a write that was not admitted was refused.
+    fn no_room(&self) -> Error {
+        match self.stuck() {
+            Some(error) => error,
+            None => Error::DiskFull { path: self.shared.log_directory.clone() },
+        }
     }
 
     /// Does the background's work once, for a store without threads: one step of the log's writer, one of its files, and
@@ -319,7 +323,7 @@ impl Store {
         room: usize,
         class: RoomClass,
     ) -> Result<(usize, Option<usize>), Admission> {
-        match self.shared.log.admit(room, class) {
+        match self.admit(room, class) {
             Admission::Admitted => {}
             refused => return Err(refused),
         }
@@ -369,21 +373,36 @@ impl Store {
         if self.shared.closed.load(Ordering::SeqCst) {
             return Err(Error::Closed);
         }
-        if self.shared.options.threads {
-            return self.shared.log.admit_blocking(bytes, class);
-        }
+        let ask = || match self.admit(bytes, class) {
+            Admission::Admitted => Some(Ok(())),
+            Admission::DiskFull => Some(Err(self.no_room())),
+            Admission::Poisoned => Some(Err(Error::Poisoned)),
+            Admission::Wait => None,
+        };
         loop {
-            match self.shared.log.admit(bytes, class) {
-                Admission::Admitted => return Ok(()),
-                Admission::DiskFull => return Err(self.disk_full()),
-                Admission::Poisoned => return Err(Error::Poisoned),
-                Admission::Wait => {
-                    // What waits to be written makes room; nobody else may ask for it.
-                    self.shared.log.request_sync(self.shared.log.last_version());
-                    self.turn();
-                }
+            if let Some(answer) = ask() {
+                return answer;
+            }
+            if self.shared.options.threads {
+                return self.shared.log.wait_for_room(ask);
+            }
+            // What waits to be written makes room; nobody else may ask for it.
+            self.shared.log.request_sync(self.shared.log.last_version());
+            self.turn();
+        }
+    }
+
+    /// Asks for room for one record of `bytes` effects: in the log, and for what checkpoints must catch up with. Else as
+    /// [`Log::admit`].
+    pub(crate) fn admit(&self, bytes: usize, class: RoomClass) -> Admission {
+        if bytes > 0 && class == RoomClass::Ordinary {
+            match self.backlog() {
+                Backlog::Small => {}
+                Backlog::Large => return Admission::Wait,
+                Backlog::Stuck => return Admission::DiskFull,
             }
         }
+        self.shared.log.admit(bytes, class)
     }
 
     /// Waits until a version is durable, whatever the durability of the options is.
