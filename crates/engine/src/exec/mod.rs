@@ -12,9 +12,11 @@
 //! taken before anything executes; where there is none yet the caller parks, where the disk is full the command is
 //! refused. Not here: bytes of connections (crate `server`), what commands do (`command`).
 
+mod laps;
 mod replies;
 mod unit;
 
+pub use laps::{Lap, Timing};
 pub use replies::Replies;
 pub use unit::{Transaction, TransactionEnd, Watched};
 
@@ -25,6 +27,7 @@ use crate::log::{self, Admission, Log, RoomClass};
 use crate::store::Store;
 use crate::version::Version;
 use bowline_resp::{ArgRange, Args, Protocol};
+use laps::Laps;
 
 /// When a reply may leave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,6 +107,7 @@ pub struct Executor {
     pending: Pending,
     plan: Plan,
     told: Told,
+    laps: Laps,
     reply_bytes_max: usize,
 }
 
@@ -127,8 +131,20 @@ impl Executor {
             pending: Pending::default(),
             plan: Plan::default(),
             told: Told { random: store.random_seed(), ..Told::default() },
+            laps: Laps::default(),
             reply_bytes_max: usize::MAX,
         }
+    }
+
+    /// Chooses how runs of several commands are timed; not at all at first.
+    pub fn set_timing(&mut self, timing: Timing) {
+        self.laps.timing = timing;
+    }
+
+    /// Where the time of the last [`Executor::run`] went, from front to back; nothing when it was not timed or had one
+    /// command only.
+    pub fn laps(&self) -> &[Lap] {
+        self.laps.all()
     }
 
     /// Makes runs stop between two commands when more bytes of replies than this wait; no limit at first.
@@ -158,13 +174,14 @@ impl Executor {
         let now_ms = self.store.now_ms();
         let request = Request { caller, buffer, ranges, databases: &[], now_ms };
         let mut done = 0;
+        self.laps.begin(batch.len(), &*self.store.options().clock);
         while done < batch.len() {
             if replies.len() > self.reply_bytes_max {
                 return RunEnd { done, stopped: Some(Stop::Replies) };
             }
             let rest = &batch[done..];
             let group = group_of(rest, &request, self.store.key_bytes_max());
-            let finished = if group == 0 { None } else { self.run_group(&request, &rest[..group], replies) };
+            let finished = if group == 0 { None } else { self.run_group(&request, &rest[..group], done, replies) };
             match finished {
                 Some(count) if count > 0 => done += count,
                 Some(_) | None => match self.run_unit(&request, &rest[..1], &[], false, replies) {
@@ -172,19 +189,26 @@ impl Executor {
                     TransactionEnd::Room => return RunEnd { done, stopped: Some(Stop::Room) },
                 },
             }
+            self.laps.lap(done, &*self.store.options().clock);
         }
         RunEnd { done, stopped: None }
     }
 
-    /// Runs a group under one hold. Returns how many commands it has done; the next one needs a unit of its own. `None`
-    /// when the log has no room for the whole group.
-    fn run_group(&mut self, request: &Request<'_>, group: &[Planned], replies: &mut Replies) -> Option<usize> {
+    /// Runs a group under one hold, `before` commands of the run being done. Returns how many commands of it it has done;
+    /// the next one needs a unit of its own. `None` when the log has no room for the whole group.
+    fn run_group(
+        &mut self,
+        request: &Request<'_>,
+        group: &[Planned],
+        before: usize,
+        replies: &mut Replies,
+    ) -> Option<usize> {
         let wanted: usize = group.iter().map(|planned| room_for(planned, request)).sum();
         if wanted > 0 && self.store.admit(wanted, RoomClass::Ordinary) != Admission::Admitted {
             let reads = group.iter().take_while(|planned| !planned.command.is_write()).count();
-            return if reads == 0 { None } else { self.run_group(request, &group[..reads], replies) };
+            return if reads == 0 { None } else { self.run_group(request, &group[..reads], before, replies) };
         }
-        let Executor { store, pending, plan, told, reply_bytes_max } = self;
+        let Executor { store, pending, plan, told, laps, reply_bytes_max } = self;
         let (shared, exclusive) = plan.make(store.keyspace(), request, group);
         let mut hold = store.keyspace().hold(shared, exclusive);
         if group.len() > 1 {
@@ -202,6 +226,7 @@ impl Executor {
             let (depends, own_version_at) = told.note(context);
             appended += finish(store.log(), request, &mut hold, pending, (depends, &own_version_at), start, replies);
             done += 1;
+            laps.command(before + done, planned, request, replies.end() - start, &*store.options().clock);
             if replies.len() > *reply_bytes_max {
                 break;
             }

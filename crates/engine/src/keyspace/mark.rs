@@ -12,7 +12,7 @@
 //!   7    Clean            in the file                 that record
 //! ```
 //!
-//! A cut turns the current generation from even to odd or back. From then on a dirty mark of the *other* generation says
+//! A cut turns the current generation of a table from even to odd or back. From then on a dirty mark of the *other* generation says
 //! *cut*: the running checkpoint has yet to take this entry, or to have it handed over. Marks 4 to 6 exist between a cut and
 //! the moment that the checkpoint's end has been settled, so a cut finds none of them.
 //!

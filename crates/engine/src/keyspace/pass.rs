@@ -50,10 +50,9 @@ impl Budget {
 }
 
 impl Segment {
-    /// Begins the next generation; returns the number of entries.
+    /// Begins the next generation of every table; returns the number of entries.
     pub(super) fn cut(&mut self) -> usize {
         assert!(self.detached.is_empty(), "a cut comes when the last one is settled");
-        self.generation = self.generation.next();
         self.tables.iter_mut().for_each(|(_, table)| table.cut());
         self.tables.iter().map(|(_, table)| table.entries().len()).sum()
     }

@@ -6,7 +6,7 @@
 use super::database::DatabaseId;
 use super::entry::{CREATED_UNKNOWN, Entry, EntryRef, Value};
 use super::hash::KeyHasher;
-use super::mark::{Generation, Mark};
+use super::mark::Mark;
 use super::pass::Pass;
 use super::table::{EntryMut, Table};
 use super::tracking::{Counters, Tracking};
@@ -19,7 +19,6 @@ pub struct Segment {
     pub(super) tables: Vec<(DatabaseId, DatabaseTable)>,
     /// Tables that were emptied before the running checkpoint had taken all it wants of them.
     pub(super) detached: Vec<(DatabaseId, DatabaseTable)>,
-    pub(super) generation: Generation,
     counters: Arc<Counters>,
     /// Version of the newest removal in this segment: what a reply that says "not there" depends on.
     pub newest_removal: Version,
@@ -32,7 +31,6 @@ impl Segment {
         Segment {
             tables: Vec::new(),
             detached: Vec::new(),
-            generation: Generation::default(),
             counters,
             newest_removal: Version::ZERO,
             newest_exchange: Version::ZERO,
@@ -48,7 +46,7 @@ impl Segment {
     /// The table of a database, made if need be with room for `room` entries.
     pub fn table_mut(&mut self, id: DatabaseId, room: usize) -> &mut DatabaseTable {
         let index = self.tables.iter().position(|(found, _)| *found == id).unwrap_or_else(|| {
-            self.tables.push((id, DatabaseTable::new(room, self.generation, self.counters.clone())));
+            self.tables.push((id, DatabaseTable::new(room, self.counters.clone())));
             self.tables.len() - 1
         });
         &mut self.tables[index].1
@@ -122,11 +120,11 @@ pub struct DatabaseTable {
 }
 
 impl DatabaseTable {
-    fn new(room: usize, generation: Generation, counters: Arc<Counters>) -> DatabaseTable {
+    fn new(room: usize, counters: Arc<Counters>) -> DatabaseTable {
         DatabaseTable {
             table: Table::with_room(room),
             expiry: BTreeSet::new(),
-            tracking: Tracking::new(generation, counters),
+            tracking: Tracking::new(counters),
             pass: Pass::None,
         }
     }

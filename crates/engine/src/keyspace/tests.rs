@@ -11,6 +11,7 @@ use crate::apply::{Freed, apply_to_key, apply_to_many};
 use crate::effect::Effect;
 use crate::version::Version;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The hash seed of all tests, so that keys with equal tags need be looked for once.
 const HASH_SEED: u128 = 77;
@@ -82,6 +83,34 @@ struct World {
 
 fn new_keyspace() -> Keyspace {
     Keyspace::new(4, HASH_SEED, 0)
+}
+
+impl Running {
+    /// The file after this checkpoint, which must be the state at its cut.
+    fn written_to(self, mut file: State, keyspace: &Keyspace, seed: u64) -> State {
+        let Running { cut, expected, removals, puts, .. } = self;
+        if cut.reset {
+            file.clear();
+        }
+        file.retain(|(database, _), _| !cut.dropped.contains(database));
+        let hasher = keyspace.hasher();
+        let name = |(database, key): &Key| (*database, hasher.hash(key), hasher.fingerprint(key));
+        let mut by_hash: BTreeMap<_, Key> = file.keys().map(|key| (name(key), key.clone())).collect();
+        for (database, Removal { hash, fingerprint }) in removals {
+            let key = by_hash.remove(&(database, hash, fingerprint));
+            let key = key.unwrap_or_else(|| panic!("seed {seed}: a removal names a record that is not in the file"));
+            file.remove(&key);
+        }
+        let mut put = BTreeSet::new();
+        for (key, kept, stored) in puts {
+            assert!(put.insert(key.clone()), "seed {seed}: {key:?} was taken twice");
+            let before = file.insert(key.clone(), kept);
+            assert_eq!(before.is_some(), stored, "seed {seed}: {key:?} is in the file or not, as its mark says");
+        }
+        assert_eq!(cut.entries, file.len(), "seed {seed}: the file has as many entries as the cut");
+        assert!(file == expected, "seed {seed}: the file is the state at the cut");
+        file
+    }
 }
 
 /// Everything in a keyspace.
@@ -281,30 +310,9 @@ impl World {
     }
 
     fn publish(&mut self, seed: u64) {
-        let Running { cut, expected, removals, puts, .. } = self.running.take().expect("a checkpoint runs");
-        if cut.reset {
-            self.file.clear();
-        }
-        self.file.retain(|(database, _), _| !cut.dropped.contains(database));
-        let hasher = self.keyspace.hasher();
-        let mut by_hash: BTreeMap<(DatabaseId, u64, u64), Vec<u8>> = BTreeMap::new();
-        for (database, key) in self.file.keys() {
-            by_hash.insert((*database, hasher.hash(key), hasher.fingerprint(key)), key.clone());
-        }
-        for (database, Removal { hash, fingerprint }) in removals {
-            let key = by_hash.remove(&(database, hash, fingerprint));
-            let key = key.unwrap_or_else(|| panic!("seed {seed}: a removal names a record that is not in the file"));
-            self.file.remove(&(database, key));
-        }
-        let mut put = BTreeSet::new();
-        for (key, kept, stored) in puts {
-            assert!(put.insert(key.clone()), "seed {seed}: {key:?} was taken twice");
-            let before = self.file.insert(key.clone(), kept);
-            assert_eq!(before.is_some(), stored, "seed {seed}: {key:?} is in the file or not, as its mark says");
-        }
-        assert_eq!(cut.entries, self.file.len(), "seed {seed}: the file has as many entries as the cut");
-        assert!(self.file == expected, "seed {seed}: the file is the state at the cut");
-        self.file_cut = Some(cut);
+        let running = self.running.take().expect("a checkpoint runs");
+        self.file_cut = Some(running.cut.clone());
+        self.file = running.written_to(std::mem::take(&mut self.file), &self.keyspace, seed);
         self.published += 1;
         self.keyspace.published();
     }
@@ -440,4 +448,426 @@ fn checkpoints_are_exact_whatever_happens_between_and_during_them() {
     }
     println!("{published} published, {failed} failed, {parts_lost} large entries handed over while they were read");
     assert!(published > 0 && (published < 100 || failed > 100 && parts_lost > 10));
+}
+
+#[test]
+fn checkpoints_are_exact_while_tables_grow_by_splits_and_would_shrink_by_joins() {
+    for seed in seeds(6) {
+        run(seed, plain_keys(9000), 1500, 8);
+    }
+}
+
+#[test]
+fn checkpoints_are_exact_for_keys_that_look_alike_in_their_slots() {
+    let keyspace = new_keyspace();
+    let tag = |key: &[u8]| (keyspace.segment_of(keyspace.hash(key)), keyspace.hash(key) >> 32 & 0xffff);
+    let wanted = tag(b"key:0");
+    let alike = (0u32..).map(|number| format!("key:{number}").into_bytes()).filter(|key| tag(key) == wanted);
+    let keys: Vec<Vec<u8>> = alike.take(12).collect();
+    for seed in seeds(20) {
+        run(seed, keys.clone(), 6, 14);
+    }
+}
+
+/// A keyspace with one database, changed as replay does.
+struct Small {
+    keyspace: Keyspace,
+    version: u64,
+}
+
+const ZERO: DatabaseId = DatabaseId(0);
+
+impl Small {
+    fn new() -> Small {
+        Small { keyspace: new_keyspace(), version: 1 << 32 }
+    }
+
+    fn apply(&mut self, effect: &Effect<'_>) {
+        self.version += 1;
+        apply_one(&self.keyspace, effect, Version(self.version));
+    }
+
+    fn put(&mut self, key: &str, value: &str) {
+        let (key, value) = (key.as_bytes(), Value::compact(value.as_bytes()));
+        self.apply(&Effect::Put { database: ZERO, key, value, expire_at: None });
+    }
+
+    fn delete(&mut self, key: &str) {
+        self.apply(&Effect::Delete { database: ZERO, key: key.as_bytes() });
+    }
+
+    fn cut(&self) -> Cut {
+        self.keyspace.cut(&mut self.keyspace.hold(SegmentSet::EMPTY, self.keyspace.every_segment()))
+    }
+
+    /// Takes one segment, or all that is left: entries as `key=value`, with a `+` in front where they are not stored, then
+    /// the number of removals.
+    fn take(&self, segments: SegmentSet) -> (Vec<String>, usize) {
+        let (mut entries, mut removals) = (Vec::new(), 0);
+        let text = |cut: CutEntry<'_>| {
+            let new = if cut.stored { "" } else { "+" };
+            let (key, value) = (cut.entry.key().escape_ascii(), cut.entry.value().to_vec());
+            format!("{new}{key}={}", value.escape_ascii())
+        };
+        for segment in segments.iter() {
+            let limits = TakeLimits { entries: 100, bytes: 1 << 20 };
+            let mut done = false;
+            while !done {
+                let taken = self.keyspace.take(segment, limits, &mut |cut| entries.push(text(cut)));
+                entries.extend(taken.handed.iter().flat_map(|handed| handed.iter()).map(text));
+                removals += taken.removals.len();
+                done = taken.done;
+            }
+        }
+        entries.sort();
+        (entries, removals)
+    }
+
+    fn take_all(&self) -> (Vec<String>, usize) {
+        self.take(self.keyspace.every_segment())
+    }
+
+    fn segment_of(&self, key: &str) -> usize {
+        self.keyspace.segment_of(self.keyspace.hash(key.as_bytes()))
+    }
+
+    fn settle(&self) {
+        for segment in self.keyspace.every_segment().iter() {
+            while !self.keyspace.settle(segment).done {}
+        }
+    }
+
+    fn publish(&self) {
+        self.keyspace.published();
+        self.settle();
+    }
+
+    fn fail(&self) {
+        self.keyspace.failed();
+        self.settle();
+    }
+
+    /// A whole checkpoint.
+    fn checkpoint(&self) -> (Vec<String>, usize) {
+        self.cut();
+        let taken = self.take_all();
+        self.publish();
+        taken
+    }
+}
+
+fn apply_one(keyspace: &Keyspace, effect: &Effect<'_>, version: Version) {
+    let mut hold = keyspace.hold(SegmentSet::EMPTY, keyspace.every_segment());
+    let freed = &mut Freed::default();
+    let applied = match effect.single_key() {
+        Some(key) => apply_to_key(&mut hold, keyspace.hash(key), effect, version, freed),
+        None => apply_to_many(&mut hold, effect, version, freed),
+    };
+    applied.expect("it fits");
+}
+
+fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn only_what_changed_is_taken() {
+    let mut small = Small::new();
+    small.put("a", "1");
+    small.put("b", "2");
+    assert_eq!(small.checkpoint(), (strings(&["+a=1", "+b=2"]), 0));
+    assert_eq!(small.checkpoint(), (strings(&[]), 0));
+    small.put("b", "3");
+    assert_eq!(small.checkpoint(), (strings(&["b=3"]), 0));
+}
+
+#[test]
+fn what_a_failed_checkpoint_took_is_taken_by_the_next() {
+    let mut small = Small::new();
+    small.put("a", "1");
+    small.put("b", "2");
+    small.checkpoint();
+    small.put("a", "3");
+    small.put("c", "4");
+    small.delete("b");
+    small.cut();
+    assert_eq!(small.take_all(), (strings(&["+c=4", "a=3"]), 1));
+    small.put("c", "5");
+    small.fail();
+    assert_eq!(small.checkpoint(), (strings(&["+c=5", "a=3"]), 1));
+}
+
+#[test]
+fn a_key_renamed_between_two_takes_is_taken_once_and_as_it_was() {
+    let mut small = Small::new();
+    let elsewhere = (0..100).map(|number| format!("b{number}"));
+    let b = elsewhere.into_iter().find(|b| small.segment_of(b) != small.segment_of("a")).expect("another segment");
+    small.put("a", "old");
+    small.cut();
+    assert_eq!(small.take(SegmentSet::one(small.segment_of(&b))).0, strings(&[]));
+    small.apply(&Effect::Move { database: ZERO, key: b"a", to_database: ZERO, to_key: b.as_bytes() });
+    assert_eq!(small.take_all(), (strings(&["+a=old"]), 0));
+    small.publish();
+    assert_eq!(small.checkpoint(), (vec![format!("+{b}=old")], 1));
+}
+
+#[test]
+fn a_database_emptied_before_it_is_taken_is_taken_and_then_dropped() {
+    let mut small = Small::new();
+    small.put("a", "1");
+    small.put("b", "2");
+    small.cut();
+    let emptied = small.keyspace.databases.fresh_id();
+    small.apply(&Effect::NewTable { number: 0, database: emptied });
+    assert_eq!(small.take_all(), (strings(&["+a=1", "+b=2"]), 0));
+    small.publish();
+    let cut = small.cut();
+    assert_eq!((cut.dropped, cut.databases.exchanged, cut.entries), (vec![ZERO], vec![(0, emptied)], 0));
+    assert_eq!(small.take_all(), (strings(&[]), 0));
+    small.publish();
+    assert_eq!(small.cut().dropped, []);
+}
+
+#[test]
+fn keys_written_anew_after_everything_was_emptied_are_not_those_of_the_cut() {
+    let mut small = Small::new();
+    small.put("a", "1");
+    small.checkpoint();
+    small.put("a", "2");
+    assert!(!small.cut().reset);
+    small.apply(&Effect::Reset);
+    small.put("a", "3");
+    assert_eq!(small.take_all(), (strings(&["a=2"]), 0));
+    small.fail();
+    assert!(small.cut().reset, "the reset is told to the next checkpoint");
+    assert_eq!(small.take_all(), (strings(&["+a=3"]), 0));
+    small.fail();
+    assert!(small.cut().reset, "and to the one after that, when it fails");
+    assert_eq!(small.take_all(), (strings(&["+a=3"]), 0));
+    small.publish();
+    assert!(!small.cut().reset);
+}
+
+#[test]
+fn a_database_dropped_before_everything_was_emptied_is_not_dropped_after_it() {
+    let mut small = Small::new();
+    small.put("a", "1");
+    small.checkpoint();
+    small.apply(&Effect::NewTable { number: 0, database: small.keyspace.databases.fresh_id() });
+    assert_eq!(small.cut().dropped, [ZERO]);
+    small.apply(&Effect::Reset);
+    small.put("a", "2");
+    small.fail();
+    let cut = small.cut();
+    assert_eq!((cut.reset, cut.dropped), (true, vec![]), "the id has entries again");
+}
+
+#[test]
+fn a_large_entry_is_read_in_parts_until_it_is_changed() {
+    let mut small = Small::new();
+    let value: String = ('a'..='z').cycle().take(600_000).collect();
+    small.put("key", &value);
+    small.put("gone", &value);
+    small.cut();
+    let all = TakeLimits { entries: usize::MAX, bytes: usize::MAX };
+    let large = |small: &Small, key: &str| {
+        let taken = small.keyspace.take(small.segment_of(key), all, &mut |_| unreachable!("both are large"));
+        taken.large.expect("a large entry")
+    };
+    let mut part = vec![0; 250_000];
+    for key in ["key", "gone"] {
+        let mut parts = Vec::new();
+        // The segment may hold both, so either may come first.
+        let entry = large(&small, key);
+        assert_eq!((entry.value_bytes, entry.stored), (600_000, false));
+        while let Some(len @ 1..) = small.keyspace.copy_part(&entry, parts.len(), &mut part) {
+            parts.extend_from_slice(&part[..len]);
+        }
+        assert_eq!(parts, value.as_bytes());
+        let key = entry.key.clone();
+        small.apply(&Effect::Append { database: ZERO, key: &key, bytes: b"!" });
+        assert_eq!(small.keyspace.copy_part(&entry, 0, &mut part), None, "it is not what it was");
+        assert!(!small.keyspace.took(&entry));
+    }
+    let taken = small.take_all().0;
+    assert!(taken == [format!("+gone={value}"), format!("+key={value}")], "both as they were");
+}
+
+#[test]
+fn keys_that_come_and_go_between_two_cuts_leave_nothing_to_remember() {
+    let mut small = Small::new();
+    small.put("stays", "1");
+    small.checkpoint();
+    for number in 0..5000 {
+        small.put(&format!("key:{number}"), "1");
+        small.delete(&format!("key:{number}"));
+        small.delete("stays");
+        small.put("stays", "2");
+    }
+    assert_eq!(small.checkpoint(), (strings(&["+stays=2"]), 1));
+    assert_eq!((small.keyspace.removal_bytes(), small.keyspace.handed_bytes()), (0, 0));
+}
+
+#[test]
+fn a_key_written_anew_while_the_checkpoint_that_has_it_fails_is_no_replacement() {
+    let mut small = Small::new();
+    small.put("a", "1");
+    small.cut();
+    assert_eq!(small.take_all().0, strings(&["+a=1"]));
+    small.delete("a");
+    small.put("a", "2");
+    small.fail();
+    assert_eq!(small.checkpoint(), (strings(&["+a=2"]), 0), "the file never had it");
+    small.put("a", "3");
+    small.cut();
+    assert_eq!(small.take_all().0, strings(&["a=3"]));
+    small.delete("a");
+    small.put("a", "4");
+    small.publish();
+    assert_eq!(small.checkpoint(), (strings(&["+a=4"]), 1), "the file has the old one, which goes");
+}
+
+#[test]
+fn a_slice_is_bounded_and_what_was_handed_over_is_counted_until_it_is_dropped() {
+    let mut small = Small::new();
+    (0..3000).for_each(|number| small.put(&format!("key:{number}"), "0123456789"));
+    small.cut();
+    let (mut visited, mut bytes) = (0, 0);
+    let taken = small.keyspace.take(0, TakeLimits { entries: 50, bytes: 400 }, &mut |cut| {
+        visited += 1;
+        bytes += cut.entry.allocated_bytes();
+    });
+    assert!(visited < 50 && bytes < 450 && !taken.done, "{visited} entries, {bytes} bytes");
+    (0..3000).for_each(|number| small.put(&format!("key:{number}"), "9876543210"));
+    let handed = small.keyspace.handed_bytes();
+    assert!(handed >= (3000 - visited) * 40, "{handed} bytes");
+    let all: Vec<_> = small.keyspace.every_segment().iter().collect();
+    let kept: Vec<_> = all
+        .iter()
+        .map(|segment| small.keyspace.take(*segment, TakeLimits { entries: 1, bytes: 1 }, &mut |_| unreachable!()))
+        .collect();
+    assert!(kept.iter().all(|taken| taken.done));
+    assert_eq!(small.keyspace.handed_bytes(), handed, "they are in memory still");
+    drop(kept);
+    assert_eq!(small.keyspace.handed_bytes(), 0);
+}
+
+#[test]
+fn a_table_is_not_joined_behind_the_pass() {
+    let mut small = Small::new();
+    let keys: Vec<String> = (0..30_000).map(|number| format!("key:{number}")).collect();
+    keys.iter().for_each(|key| small.put(key, "1"));
+    small.cut();
+    let mut taken = 0;
+    for segment in small.keyspace.every_segment().iter() {
+        // About half of the subtables.
+        for _ in 0..37 {
+            small.keyspace.take(segment, TakeLimits { entries: 100, bytes: 1 << 20 }, &mut |_| taken += 1);
+        }
+    }
+    assert!((10_000..20_000).contains(&taken));
+    let (gone, stay) = keys.split_at(29_500);
+    gone.iter().for_each(|key| small.delete(key));
+    let rest = small.take_all().0;
+    assert_eq!(taken + rest.len(), 30_000);
+    small.publish();
+    assert_eq!(small.checkpoint(), (strings(&[]), 29_500), "what stayed was taken");
+    stay.iter().for_each(|key| small.delete(key));
+    assert_eq!(small.checkpoint().1, 500);
+    let hold = small.keyspace.hold(SegmentSet::one(0), SegmentSet::EMPTY);
+    let table = hold.table(0, ZERO).expect("there was one").entries();
+    assert!(table.table_bytes() < 8 * 1024, "joins go on afterwards: {} bytes", table.table_bytes());
+}
+
+#[test]
+fn a_file_that_holds_a_key_twice_or_in_a_wrong_place_is_not_loaded() {
+    let keyspace = new_keyspace();
+    let hash = keyspace.hash(b"a");
+    let entry = || Entry::new(b"a", Value::Integer(1), Version(9), 0, None);
+    let mut loader = keyspace.loader(keyspace.segment_of(hash), &[]);
+    assert!(loader.add(ZERO, hash ^ 1 << 63, entry()).is_err());
+    loader.add(ZERO, hash, entry()).expect("it waits");
+    loader.add(ZERO, hash, entry()).expect("it waits");
+    assert!(loader.finish().is_err());
+    let databases = super::DatabaseIds { exchanged: vec![(0, DatabaseId(1))], next: 2000 };
+    assert!(keyspace.restore_databases(&databases).is_err(), "two numbers stand for one id");
+}
+
+/// Ends the writers, also when the test fails.
+struct StopsAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopsAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Puts and deletes from several threads, for as long as they are wanted.
+fn write_for_ever(keyspace: &Keyspace, version: &AtomicU64, stop: &AtomicBool, seed: u64) {
+    let mut random = Random(seed);
+    while !stop.load(Ordering::Relaxed) {
+        let key = format!("key:{}", random.below(5000));
+        let (hash, value) = (keyspace.hash(key.as_bytes()), [random.next() as u8; 30]);
+        let segment = keyspace.segment_of(hash);
+        let mut hold = keyspace.hold(SegmentSet::EMPTY, SegmentSet::one(segment));
+        let version = Version(version.fetch_add(1, Ordering::SeqCst));
+        let there = hold.table(segment, ZERO).is_some_and(|table| table.find(hash, key.as_bytes()).is_some());
+        let (database, key) = (ZERO, key.as_bytes());
+        let effect = match there && random.one_in(3) {
+            true => Effect::Delete { database, key },
+            false => Effect::Put { database, key, value: Value::Bytes(&value), expire_at: None },
+        };
+        apply_to_key(&mut hold, hash, &effect, version, &mut Freed::default()).expect("it fits");
+    }
+}
+
+#[test]
+fn checkpoints_are_exact_while_several_threads_write() {
+    let (keyspace, version, stop) = (&new_keyspace(), &AtomicU64::new(1 << 32), &AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for seed in 0..2 {
+            scope.spawn(move || write_for_ever(keyspace, version, stop, seed));
+        }
+        let _stops_them = StopsAtEnd(stop);
+        let mut file = State::new();
+        for round in 0..40 {
+            file = checkpoint_under_writers(keyspace, file, round);
+        }
+    });
+}
+
+/// A whole checkpoint while others write, every third of which fails; returns the file after it.
+fn checkpoint_under_writers(keyspace: &Keyspace, file: State, round: usize) -> State {
+    let (cut, expected) = {
+        let mut hold = keyspace.hold(SegmentSet::EMPTY, keyspace.every_segment());
+        let cut = keyspace.cut(&mut hold);
+        let tables = keyspace.every_segment();
+        let tables = tables.iter().filter_map(|segment| hold.table(segment, ZERO));
+        let entries = tables.flat_map(|table| table.entries().iter());
+        (cut, entries.map(|entry| ((ZERO, entry.key().to_vec()), Kept::of(entry))).collect::<State>())
+    };
+    let mut running = Running { cut, expected, removals: Vec::new(), puts: Vec::new(), done: BTreeSet::new() };
+    for segment in keyspace.every_segment().iter() {
+        let mut done = false;
+        while !done {
+            let limits = TakeLimits { entries: 20, bytes: 1 << 20 };
+            let taken = keyspace.take(segment, limits, &mut |cut| World::note(&mut running, cut, keyspace));
+            for handed in &taken.handed {
+                handed.iter().for_each(|cut| World::note(&mut running, cut, keyspace));
+            }
+            running.removals.extend(taken.removals);
+            done = taken.done;
+        }
+    }
+    let published = !round.is_multiple_of(3);
+    let file = if published { running.written_to(file, keyspace, round as u64) } else { file };
+    if published {
+        keyspace.published()
+    } else {
+        keyspace.failed()
+    }
+    for segment in keyspace.every_segment().iter() {
+        while !keyspace.settle(segment).done {}
+    }
+    file
 }

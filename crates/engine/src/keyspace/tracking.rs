@@ -62,6 +62,7 @@ impl RemovalList {
 /// What a table notes for checkpoints.
 pub(super) struct Tracking {
     counters: Arc<Counters>,
+    /// The table's own: it has meaning only against the marks in this table.
     pub(super) generation: Generation,
     /// Entries that have changed since the last cut.
     dirty: usize,
@@ -80,10 +81,10 @@ pub(super) struct Tracking {
 }
 
 impl Tracking {
-    pub(super) fn new(generation: Generation, counters: Arc<Counters>) -> Tracking {
+    pub(super) fn new(counters: Arc<Counters>) -> Tracking {
         Tracking {
             counters,
-            generation,
+            generation: Generation::default(),
             dirty: 0,
             cut: 0,
             handed: Vec::new(),
@@ -236,7 +237,7 @@ mod tests {
 
     fn tracking() -> (Arc<Counters>, Tracking) {
         let counters = Arc::new(Counters::default());
-        (counters.clone(), Tracking::new(Generation::Even, counters))
+        (counters.clone(), Tracking::new(counters))
     }
 
     /// Notes that these keys, which the file has, are gone.

@@ -1,7 +1,9 @@
 //! The commands that took long, newest first, for SLOWLOG.
 //!
-//! Time is taken around a batch of pipelined commands, not around each. A batch over the threshold makes one entry: the
-//! arguments of its first command and, when there were more, a last argument that says so.
+//! What an entry is about: one command that took longer than the threshold, waiting for locks counted, waiting for the
+//! disk and the client not. Small commands of a pipeline are timed together where the threshold is 1 ms or more, as reading
+//! the clock takes as long as a part of them; an entry that has more than one command says how many ran before the one it
+//! names. A pipeline that took long although none of its commands did makes no entry.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -13,7 +15,7 @@ const ARGS_MAX: usize = 32;
 /// Most bytes kept of an argument; then "... (n more bytes)". Redis's figure.
 const ARG_BYTES_MAX: usize = 128;
 
-/// One slow command or batch.
+/// One slow command.
 #[derive(Debug, Clone)]
 pub struct Slow {
     /// Rises by one with every entry, also over resets.
@@ -67,16 +69,16 @@ impl Slowlog {
     }
 }
 
-/// Arguments as an entry keeps them; `more` commands were in the same batch.
-pub fn shorten<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>, more: usize) -> Vec<Vec<u8>> {
+/// Arguments as an entry keeps them; `before` it ran small commands that were timed with it.
+pub fn shorten<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>, before: usize) -> Vec<Vec<u8>> {
     let total = args.len();
     let shown = if total > ARGS_MAX { ARGS_MAX - 1 } else { total };
     let mut kept: Vec<Vec<u8>> = args.take(shown).map(shorten_one).collect();
     if total > shown {
         kept.push(format!("... ({} more arguments)", total - shown).into_bytes());
     }
-    if more > 0 {
-        kept.push(format!("... ({more} more commands in the same batch)").into_bytes());
+    if before > 0 {
+        kept.push(format!("... (timed with {before} small commands before it)").into_bytes());
     }
     kept
 }
@@ -117,6 +119,6 @@ mod tests {
         assert_eq!(kept.len(), 33);
         assert!(kept[0].ends_with(b"... (72 more bytes)"));
         assert_eq!(kept[31], b"... (9 more arguments)");
-        assert_eq!(kept[32], b"... (3 more commands in the same batch)");
+        assert_eq!(kept[32], b"... (timed with 3 small commands before it)");
     }
 }

@@ -143,6 +143,7 @@ impl Session {
     fn run_batch(&mut self, buffer: &[u8], bench: &mut Workbench, ranges: &[ArgRange], batch: &Batch) -> usize {
         let began = Instant::now();
         let caller = self.caller(bench);
+        bench.time_batches();
         let RunEnd { done, stopped } = bench.executor().run(&caller, buffer, ranges, &batch.planned, &mut self.replies);
         match stopped {
             Some(Stop::Room) => self.waits = Waits::Room,
@@ -150,14 +151,40 @@ impl Session {
             Some(Stop::Replies) | None => {}
         }
         bench.count_failures();
-        bench.count_batch(batch, done, began, self, || {
-            let first = batch.planned.first().map_or(0, |planned| planned.ranges as usize);
-            shorten(Args::new(buffer, ranges.get(..first).unwrap_or_default()).iter(), done.saturating_sub(1))
-        });
+        let nanoseconds = bench.count_batch(batch, done, began);
+        if bench.is_slow(nanoseconds) {
+            self.note_slow_batch(buffer, bench, ranges, batch, nanoseconds);
+        }
         if let Some(entry) = done.checked_sub(1).and_then(|last| batch.entries.get(last)) {
             self.note_command(entry, bench.now_ms);
         }
         done
+    }
+
+    /// Notes what took long of a batch that did: single commands, or several that were timed together.
+    #[cold]
+    fn note_slow_batch(
+        &self,
+        buffer: &[u8],
+        bench: &mut Workbench,
+        ranges: &[ArgRange],
+        batch: &Batch,
+        nanoseconds: u64,
+    ) {
+        let args = |index: usize| {
+            let planned = batch.planned.get(index)?;
+            let first = planned.first_range as usize;
+            Some(Args::new(buffer, ranges.get(first..first + planned.ranges as usize)?))
+        };
+        if let (1, Some(args)) = (batch.planned.len(), args(0)) {
+            return bench.note_slow(self, nanoseconds, shorten(args.iter(), 0));
+        }
+        for lap in bench.executor().laps().to_vec() {
+            let nanoseconds = u64::try_from(lap.time.as_nanos()).unwrap_or(u64::MAX);
+            if let (true, Some(args)) = (bench.is_slow(nanoseconds), args(lap.done - 1)) {
+                bench.note_slow(self, nanoseconds, shorten(args.iter(), lap.commands - 1));
+            }
+        }
     }
 
     /// Runs the inline request that the decoder has just read.

@@ -260,6 +260,31 @@ fn errors_of_either_kind_of_command_are_counted_by_code_and_command() {
     assert_eq!(totals("exec").failed, 0);
 }
 
+/// The commands that SLOWLOG has, oldest first.
+fn slow_commands(talk: &Talk) -> Vec<String> {
+    let entries = talk.bench.server.slowlog.newest(usize::MAX);
+    let line = |args: &Vec<Vec<u8>>| args.iter().map(|arg| String::from_utf8_lossy(arg)).collect::<Vec<_>>().join(" ");
+    entries.iter().rev().map(|slow| line(&slow.args)).collect()
+}
+
+#[test]
+fn the_slow_log_names_the_command_of_a_pipeline_that_took_long() {
+    let mut talk = talk_with(Dialect::Resp, &[("slowlog-log-slower-than", "1000")], |_| {});
+    let (left, right) = ("ab".repeat(2000), "ba".repeat(2000));
+    talk.ask(format!("SET left {left}\r\nSET right {right}\r\n").as_bytes());
+    // 16 million steps between two commands that take nothing.
+    talk.ask(b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*4\r\n$3\r\nLCS\r\n$4\r\nleft\r\n$5\r\nright\r\n$3\r\nLEN\r\n*2\r\n$3\r\nGET\r\n$1\r\nb\r\n");
+    let slow = slow_commands(&talk);
+    assert!(slow.iter().any(|command| command.starts_with("LCS left right LEN")), "{slow:?}");
+}
+
+#[test]
+fn a_slow_log_of_everything_has_each_command_of_a_pipeline() {
+    let mut talk = talk_with(Dialect::Resp, &[("slowlog-log-slower-than", "0")], |_| {});
+    talk.ask(b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nx\r\n*2\r\n$3\r\nGET\r\n$1\r\nb\r\n");
+    assert_eq!(slow_commands(&talk), ["GET a", "SET a x", "GET b"]);
+}
+
 #[test]
 fn a_latency_histogram_has_every_call_of_a_batch() {
     let mut talk = talk();
