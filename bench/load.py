@@ -31,6 +31,9 @@ class Measured:
     ops_per_s: float
     server_us_per_op: float
     read_p99_us: float = 0.0
+    write_p99_us: float = 0.0
+    write_p999_us: float = 0.0
+    write_max_us: float = 0.0
 
 
 def fill(server: Server, keys: int = KEYS):
@@ -94,6 +97,7 @@ def kv_client(server: Server, load: Load, seconds: float) -> Measured:
         sum(counts["ops_per_second"] for counts in commands.values()),
         used / sum(counts["ops"] for counts in commands.values()) * 1e6,
         commands.get("get", {}).get("p99_us", 0.0),
+        *(commands.get("set", {}).get(f"{field}_us", 0.0) for field in ("p99", "p99.9", "max")),
     )
 
 

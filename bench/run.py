@@ -141,22 +141,68 @@ class Bench:
     def restart(self) -> list[dict]:
         """Reading a log of 5 M SETs until PING is answered; page cache warm, no pinning (a restart has the machine)."""
         keys, found = self.many_keys, {}
-        for server in (Bowline(self.base, cpus=None, threads=2), Redis(self.base, cpus=None, appendfsync="everysec")):
+        ours = Bowline(self.base, cpus=None, threads=2, checkpoints=False)
+        for server in (ours, Redis(self.base, cpus=None, appendfsync="everysec")):
             try:
                 server.start()
                 fill(server, keys)
-                server.terminate()
-                times = []
-                for _ in range(self.runs):
-                    times.append(server.start())
-                    size = server.ask(b"DBSIZE\r\n").strip()
-                    assert size == b":%d" % keys, f"{server.name} has {size!r} keys after the restart"
-                    server.terminate()
-                found[server.name] = keys / statistics.median(times)
+                server.end_with("NOSAVE")
+                found[server.name] = keys / self.restarts(server, keys, "NOSAVE")
             finally:
                 server.remove()
         return [shown(row(f"restart from a log of {keys / 1e6:g} M SETs", found["bowline"], found["redis"], "keys/s", 3.0,
                           against="Redis, loading its AOF"))]
+
+    def restarts(self, server: Server, keys: int, how: str) -> float:
+        """The median seconds of several starts; the server is stopped before and afterwards."""
+        times = []
+        for _ in range(self.runs):
+            times.append(server.start())
+            size = server.ask(b"DBSIZE\r\n").strip()
+            assert size == b":%d" % keys, f"{server.name} has {size!r} keys after the restart"
+            server.end_with(how)
+        return statistics.median(times)
+
+    def restart_checkpoint(self) -> list[dict]:
+        """Loading a checkpoint of 5 M keys until PING is answered, against Redis loading its RDB file; page cache warm."""
+        keys, found = self.many_keys, {}
+        for server in (Bowline(self.base, cpus=None, threads=2), Redis(self.base, cpus=None)):
+            try:
+                server.start()
+                fill(server, keys)
+                server.end_with("SAVE")
+                found[server.name] = keys / self.restarts(server, keys, "SAVE")
+            finally:
+                server.remove()
+        return [shown(row(f"restart from a checkpoint of {keys / 1e6:g} M keys", found["bowline"], found["redis"], "keys/s", 3.0,
+                          against="Redis, loading its RDB"))]
+
+    def checkpoint(self) -> list[dict]:
+        """SETs at full speed with 5 M keys, alone and while a checkpoint (BGSAVE) of all of them is written."""
+        load, rows, slower = Load("set:100", keys=self.many_keys), [], {}
+        for server in (Bowline(self.base, checkpoints=False), Redis(self.base)):
+            with self.running(server, keys=self.many_keys):
+                self.generate(server, load, self.seconds / 4)
+                alone, during, grown = [], [], []
+                for _ in range(self.runs):
+                    alone.append(self.generate(server, load, self.seconds))
+                    before, saves = server.resident_bytes(), server.saves()
+                    server.ask(b"BGSAVE\r\n")
+                    with server.watched_memory() as watched:
+                        during.append(self.generate(server, load, self.seconds))
+                        while server.saves() == saves:
+                            time.sleep(0.05)
+                    grown.append((watched.most_bytes - before) / 1e6)
+                median = lambda runs, field: statistics.median(getattr(run, field) for run in runs)
+                for name, field in (("p99", "write_p99_us"), ("p99.9", "write_p999_us"), ("slowest", "write_max_us")):
+                    with_it, without = median(during, field), median(alone, field)
+                    rows.append(shown(row(f"{server.name}: SET {name} during a checkpoint", with_it, without, "us",
+                                          1.3 if server.name == "bowline" and name != "slowest" else None,
+                                          against="the same without", lower_is_better=True)))
+                slower[server.name] = statistics.median(grown)
+        rows.append(shown(row("memory more during a checkpoint, 5 M keys", slower["bowline"], slower["redis"], "MB", None,
+                              against="Redis, BGSAVE", lower_is_better=True)))
+        return rows
 
     def loops(self) -> list[dict]:
         """Two event loops against one, both free to use both cores (the load shares them)."""
@@ -167,7 +213,7 @@ class Bench:
                                   against="Bowline, one event loop")]
 
 
-PARTS = ["get_set", "pipelined", "durable", "mix", "memory", "restart", "loops"]
+PARTS = ["get_set", "pipelined", "durable", "mix", "memory", "restart", "restart_checkpoint", "checkpoint", "loops"]
 
 
 def machine() -> dict:

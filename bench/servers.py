@@ -5,8 +5,11 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parent.parent
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -61,6 +64,11 @@ class Server:
             connection.sendall(request)
             return connection.recv(1 << 16)
 
+    def figure(self, name: str) -> int:
+        """A number of INFO persistence."""
+        told = self.ask(b"INFO persistence\r\n").decode()
+        return int(next(line.split(":")[1] for line in told.splitlines() if line.startswith(f"{name}:")))
+
     def cpu_seconds(self) -> float:
         """User and system time of the whole process so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -76,10 +84,42 @@ class Server:
             self.process.kill()
             self.process.wait()
 
-    def terminate(self):
-        """Ends it cleanly."""
-        self.process.terminate()
+    def end_with(self, how: str):
+        """Ends it by SHUTDOWN SAVE or NOSAVE."""
+        self.ask(b"SHUTDOWN %s\r\n" % how.encode())
         self.process.wait(READY_TIMEOUT_S)
+
+    def saves(self) -> int:
+        """How many snapshots were written, the running one not counted."""
+        return self.figure("rdb_saves")
+
+    @contextmanager
+    def watched_memory(self):
+        """Looks at the resident memory, children included, until the block ends; `most_bytes` is the most there was."""
+        seen, end = SimpleNamespace(most_bytes=0), threading.Event()
+
+        def look():
+            while not end.wait(0.02):
+                seen.most_bytes = max(seen.most_bytes, self.resident_bytes() + self.copied_by_children())
+
+        watcher = threading.Thread(target=look)
+        watcher.start()
+        try:
+            yield seen
+        finally:
+            end.set()
+            watcher.join()
+
+    def copied_by_children(self) -> int:
+        """Bytes of memory that forked children have for themselves."""
+        copied = 0
+        for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+            try:
+                rollup = Path(f"/proc/{child}/smaps_rollup").read_text()
+            except OSError:
+                continue
+            copied += 1024 * sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_Dirty"))
+        return copied
 
     def remove(self):
         """Ends it and deletes its directory."""
@@ -92,8 +132,9 @@ class Bowline(Server):
 
     name = "bowline"
 
-    def __init__(self, base: Path, cpus: str | None = "0", threads: int = 1, durability: str = "always"):
-        super().__init__(base, cpus, "--threads", str(threads), "--durability", durability)
+    def __init__(self, base: Path, cpus: str | None = "0", threads: int = 1, durability: str = "always", checkpoints: bool = True):
+        by_hand = [] if checkpoints else ["--checkpoint-interval", "0", "--checkpoint-log-size", "1000gb"]
+        super().__init__(base, cpus, "--threads", str(threads), "--durability", durability, *by_hand)
 
     def command_line(self) -> list[str]:
         binary = os.environ.get("KV_SERVER", str(ROOT / "target/release/kv_server"))

@@ -76,6 +76,8 @@ pub struct Statistics {
     pub keys: usize,
     /// Keys that have an expiry.
     pub expiring: usize,
+    /// Entries changed since the newest checkpoint, or since the cut of the one that runs.
+    pub dirty: usize,
     /// Bytes of all entries, as allocated.
     pub entry_bytes: usize,
     /// Bytes of the tables that find them.
@@ -231,16 +233,18 @@ impl Store {
 
     /// Figures; takes each segment's lock for a moment.
     pub fn statistics(&self) -> Statistics {
-        let (mut keys, mut expiring, mut entry_bytes, mut table_bytes) = (0, 0, 0, 0);
+        let (mut keys, mut expiring, mut dirty, mut entry_bytes, mut table_bytes) = (0, 0, 0, 0, 0);
         self.for_each_table(|_, table| {
             keys += table.entries().len();
             expiring += table.expiring();
+            dirty += table.dirty();
             entry_bytes += table.entries().entry_bytes();
             table_bytes += table.entries().table_bytes();
         });
         Statistics {
             keys,
             expiring,
+            dirty,
             entry_bytes,
             table_bytes,
             expired: self.shared.expired.load(Ordering::Relaxed),

@@ -224,6 +224,7 @@ fn progress(server: &Server, out: &mut String) {
 fn log_and_recovery(server: &Server, store: &bowline::Statistics, out: &mut String) {
     let newest = server.store().log();
     line(out, "aof_last_write_status", if newest.is_poisoned() { "err" } else { "ok" });
+    line(out, "rdb_changes_since_last_save", store.dirty);
     super::info_checkpoints::lines(&server.store().checkpoints(), out);
     line(out, "last_version", newest.last_version());
     line(out, "commit_version", newest.commit());
