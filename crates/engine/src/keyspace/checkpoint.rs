@@ -296,6 +296,12 @@ impl Keyspace {
         self.counters.removal_bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes of entries that became dirty by changes of which the log holds less than the entry: appended to, renamed, given
+    /// an expiry. Only rises.
+    pub fn touched_bytes(&self) -> u64 {
+        self.counters.touched_bytes.load(Ordering::Relaxed)
+    }
+
     /// Notes that a database was emptied: its number gets another id. Only while every segment is locked for changes.
     pub(crate) fn note_dropped(&self, id: DatabaseId) {
         let mut history = self.history.lock();

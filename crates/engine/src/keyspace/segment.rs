@@ -244,6 +244,7 @@ impl DatabaseTable {
         hasher: &KeyHasher,
     ) -> Result<(Entry, Option<Entry>), DoesNotFit> {
         let (found, mark) = self.table.find_marked(hash, key).ok_or(MISSING)?;
+        self.tracking.touched(found.allocated_bytes());
         let copied = key != to_key || mark.is_cut(self.tracking.generation);
         let copy = copied.then(|| found.with_key(to_key));
         match (copy, self.remove(hash, key, version, hasher)?) {
@@ -311,6 +312,7 @@ impl DatabaseTable {
         if found.get().version() > version {
             return Err(OLDER);
         }
+        self.tracking.touched(found.get().allocated_bytes());
         if found.mark().is_cut(self.tracking.generation) {
             let copy = found.get().with_key(key);
             let entry = found.replace(copy);

@@ -9,13 +9,14 @@ use super::entry::Entry;
 use super::hash::KeyHasher;
 use super::mark::{Generation, Mark, Outcome, Record};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Bytes that all tables together keep for checkpoints.
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) handed_bytes: AtomicUsize,
     pub(super) removal_bytes: AtomicUsize,
+    pub(super) touched_bytes: AtomicU64,
 }
 
 /// An entry as it was at the cut, kept because a writer changed it before it was taken.
@@ -119,6 +120,11 @@ impl Tracking {
         self.dirty += usize::from(!mark.is_dirty(self.generation));
         self.cut -= usize::from(mark.is_cut(self.generation));
         mark.changed(self.generation)
+    }
+
+    /// Notes that an entry of so many bytes becomes dirty by a change of which the log holds less.
+    pub(super) fn touched(&self, bytes: usize) {
+        self.counters.touched_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Notes that an entry with this mark is gone. A cut entry must have been handed over.

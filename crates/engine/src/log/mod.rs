@@ -436,6 +436,11 @@ impl Log {
         self.append_position().saturating_sub(self.shared.counters.replay_from.load(SeqCst))
     }
 
+    /// Bytes admitted or appended and not yet written.
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.shared.room.unwritten()
+    }
+
     /// The counters. Copies three histograms.
     pub fn statistics(&self) -> LogStatistics {
         let (counters, files) = (&self.shared.counters, &self.shared.files);

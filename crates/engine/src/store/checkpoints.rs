@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::backlog::Limits;
 use super::staging::{Staging, record_of};
 use super::{Shared, Store, base};
 use crate::blocks::{BlockFile, Checkpoint, CheckpointOptions, Commit, KeyHashes, Published};
@@ -29,8 +30,7 @@ use crate::keyspace::SegmentSet;
 use crate::keyspace::checkpoint::{Cut, LargeEntry, Taken};
 use crate::keyspace::hash::KeyHasher;
 use crate::limits::{
-    CHECKPOINT_HANDED_BYTES_MAX, CHECKPOINT_LOG_FACTOR, CHECKPOINT_PART_BYTES, CHECKPOINT_REMOVAL_BYTES,
-    CHECKPOINT_RETRY, CHECKPOINT_SLICE,
+    CHECKPOINT_LOG_FACTOR, CHECKPOINT_PART_BYTES, CHECKPOINT_REMOVAL_BYTES, CHECKPOINT_RETRY, CHECKPOINT_SLICE,
 };
 use crate::log;
 use crate::version::Version;
@@ -70,7 +70,7 @@ pub struct CheckpointStatistics {
 
 /// The block file and who brings it forward.
 pub(super) struct Checkpoints {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     file: Mutex<BlockFile>,
     state: Mutex<State>,
     /// A running checkpoint is given up: the store is closing.
@@ -78,8 +78,7 @@ pub(super) struct Checkpoints {
     /// The thread that runs checkpoints when they are due.
     pub(super) thread: OnceLock<Thread>,
     segments_done: AtomicUsize,
-    /// Writers wait while the log is longer.
-    log_bytes_max: AtomicU64,
+    pub(super) limits: Limits,
     /// Versions assigned up to the newest cut; what is above is dirty.
     cut: AtomicU64,
 }
@@ -99,6 +98,7 @@ impl Checkpoints {
     /// `clean` is the last version when nothing was written after the checkpoint of `file`.
     pub(super) fn new(file: BlockFile, policy: CheckpointPolicy, now_ms: u64, clean: Option<Version>) -> Checkpoints {
         let superblock = *file.superblock();
+        let limits = Limits::new(policy.log_bytes_max(), file.room().bytes, superblock.log_position);
         let statistics = CheckpointStatistics {
             last_at_ms: if superblock.cut > Version::ZERO { superblock.cut.time_ms() } else { now_ms },
             cut: superblock.cut,
@@ -114,7 +114,7 @@ impl Checkpoints {
             abandoned: AtomicBool::new(false),
             thread: OnceLock::new(),
             segments_done: AtomicUsize::new(0),
-            log_bytes_max: AtomicU64::new(policy.log_bytes_max()),
+            limits,
             cut: AtomicU64::new(clean.unwrap_or(superblock.cut).0),
         }
     }
@@ -123,6 +123,16 @@ impl Checkpoints {
         let mut statistics = self.state.lock().statistics.clone();
         statistics.segments_done.0 = self.segments_done.load(Relaxed);
         statistics
+    }
+
+    /// Whether one is running.
+    pub(super) fn is_running(&self) -> bool {
+        self.state.lock().statistics.running
+    }
+
+    /// Why the last checkpoint failed, if it did.
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.state.lock().statistics.last_error.clone()
     }
 
     /// Gives a running checkpoint up.
@@ -233,7 +243,7 @@ impl Store {
     /// Changes when checkpoints are written.
     pub fn set_checkpoint_policy(&self, policy: CheckpointPolicy) {
         self.shared.checkpoints.state.lock().policy = policy;
-        self.shared.checkpoints.log_bytes_max.store(policy.log_bytes_max(), Relaxed);
+        self.shared.checkpoints.limits.set_log_bytes_max(policy.log_bytes_max());
     }
 
     /// What is known of checkpoints.
@@ -241,31 +251,8 @@ impl Store {
         self.shared.checkpoints.statistics()
     }
 
-    /// How far checkpoints are behind the writers.
-    #[inline]
-    pub(super) fn backlog(&self) -> Backlog {
-        let shared = &self.shared;
-        let handed = shared.keyspace.handed_bytes() > CHECKPOINT_HANDED_BYTES_MAX;
-        let long = shared.log.live_bytes() > shared.checkpoints.log_bytes_max.load(Relaxed);
-        match (handed, long) {
-            (false, false) => Backlog::Small,
-            (_, true) if self.stuck().is_some() => Backlog::Stuck,
-            _ => Backlog::Large,
-        }
-    }
-
-    /// Why the log can only grow: it is too long, and the last checkpoint failed.
-    pub(super) fn stuck(&self) -> Option<Error> {
-        let checkpoints = &self.shared.checkpoints;
-        if self.shared.log.live_bytes() <= checkpoints.log_bytes_max.load(Relaxed) {
-            return None;
-        }
-        let cause = checkpoints.state.lock().statistics.last_error.clone()?;
-        Some(Error::CheckpointsFail { path: checkpoints.path.clone(), cause })
-    }
-
     /// Whether something was written since the newest checkpoint.
-    fn is_dirty(&self) -> bool {
+    pub(super) fn is_dirty(&self) -> bool {
         self.shared.log.last_version().0 > self.shared.checkpoints.cut.load(Relaxed)
     }
 
@@ -293,7 +280,8 @@ impl Store {
             return;
         }
         let since = now.saturating_sub(attempted_at);
-        let is_wanted = self.shared.log.live_bytes() >= policy.log_bytes
+        let is_wanted = self.wants_room_in_block_file()
+            || self.shared.log.live_bytes() >= policy.log_bytes
             || (!policy.interval.is_zero() && since >= policy.interval)
             || self.shared.keyspace.removal_bytes() >= CHECKPOINT_REMOVAL_BYTES;
         if is_asked || is_wanted && !(failed && since < CHECKPOINT_RETRY) {
@@ -317,10 +305,12 @@ impl Run<'_, '_> {
         }
         shared.checkpoints.segments_done.store(0, Relaxed);
         let (cut, version, position) = cut(&shared);
+        let touched = shared.keyspace.touched_bytes();
         let mut written = self.write(file, &cut, version, position);
         if written.is_ok() {
             shared.keyspace.published();
             shared.checkpoints.cut.store(version.0, Relaxed);
+            shared.checkpoints.limits.published(file.room().bytes, position, touched);
         } else {
             shared.keyspace.failed();
         }
@@ -457,17 +447,6 @@ fn cut(shared: &Shared) -> (Cut, Version, u64) {
     let position = shared.log.append_position();
     let cut = keyspace.cut(&mut hold);
     (cut, shared.log.last_version(), position)
-}
-
-/// How far checkpoints are behind the writers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Backlog {
-    /// Nothing to worry about.
-    Small,
-    /// Writers wait: entries handed over fill too much memory, or the log is too long.
-    Large,
-    /// The log is too long and the last checkpoint failed: waiting may take for ever.
-    Stuck,
 }
 
 /// When a checkpoint is due.

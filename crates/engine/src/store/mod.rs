@@ -11,6 +11,7 @@
 
 mod api;
 mod background;
+mod backlog;
 mod base;
 mod batch;
 mod checkpoints;
@@ -35,7 +36,7 @@ use crate::time::StoreTime;
 use crate::version::Version;
 use background::Background;
 use base::Base;
-use checkpoints::{Backlog, Checkpoints};
+use checkpoints::Checkpoints;
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -228,7 +229,10 @@ impl Store {
     /// The error reply of a write that was refused because the log has no room.
     pub fn no_room_text(&self) -> String {
         let error = if self.shared.log.is_poisoned() { Error::Poisoned } else { self.no_room() };
-        format!("MISCONF {error}")
+        match error {
+            Error::BlockFileFull { .. } => format!("ERR {error}"),
+            _ => format!("MISCONF {error}"),
+        }
     }
 
     /// Figures; takes each segment's lock for a moment.
@@ -273,18 +277,13 @@ impl Store {
         }
     }
 
-    /// Why a write that was not admitted was refused.
-    fn no_room(&self) -> Error {
-        match self.stuck() {
-            Some(error) => error,
-            None => Error::DiskFull { path: self.shared.log_directory.clone() },
-        }
-    }
-
     /// Does the background's work once, for a store without threads: one step of the log's writer, one of its files, and
     /// the removal of what has expired. Returns whether anything was done.
     pub fn turn(&self) -> bool {
         let expired = self.remove_all_due();
+        if self.wants_room_in_block_file() && !self.shared.checkpoints.is_running() {
+            self.checkpoint_if_due(&mut || {});
+        }
         self.shared.background.turn(self.shared.options.clock.monotonic()) || expired > 0
     }
 
@@ -394,19 +393,6 @@ impl Store {
             self.shared.log.request_sync(self.shared.log.last_version());
             self.turn();
         }
-    }
-
-    /// Asks for room for one record of `bytes` effects: in the log, and for what checkpoints must catch up with. Else as
-    /// [`Log::admit`].
-    pub(crate) fn admit(&self, bytes: usize, class: RoomClass) -> Admission {
-        if bytes > 0 && class == RoomClass::Ordinary {
-            match self.backlog() {
-                Backlog::Small => {}
-                Backlog::Large => return Admission::Wait,
-                Backlog::Stuck => return Admission::DiskFull,
-            }
-        }
-        self.shared.log.admit(bytes, class)
     }
 
     /// Waits until a version is durable, whatever the durability of the options is.
