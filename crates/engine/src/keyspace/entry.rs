@@ -12,7 +12,8 @@
 //! expiry costs 8. Lengths over 255 (key) or 65535 (value) move to two u32 fields (`WIDE`); the short ones are then 0.
 //! A value that is the canonical text of an `i64` is kept as 1 to 8 little-endian bytes (`INTEGER`).
 //!
-//! Flags: bit 0 `INTEGER`, bit 1 `EXPIRES`, bit 2 `WIDE`; bits 3 to 7 are 0 and kept for dirty, tier and eviction state.
+//! Flags: bit 0 `INTEGER`, bit 1 `EXPIRES`, bit 2 `WIDE`; bits 3 to 7 are 0 and kept for tier and eviction state. What
+//! checkpoints know of an entry is in its slot (`mark`).
 //!
 //! Invariants: the pointer comes from the global allocator with alignment 8 and `allocated_bytes()`; every field that
 //! the flags announce is initialised; an `Entry` owns its allocation and is the only one that does. Safe face: nothing

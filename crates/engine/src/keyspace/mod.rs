@@ -2,14 +2,15 @@
 //!
 //! ```text
 //!  key --seeded hash--> segment (one reader-writer lock each)
-//!                         |-- database table (physical id) -- table of entries
-//!                         |                                \- expiry order
+//!                         |-- database table (physical id) -- table of entries, each with its mark
+//!                         |                               |-- expiry order
+//!                         |                               \-- for checkpoints: old states handed over, removals
 //!                         \-- version of the newest removal
 //!  database number --> physical id      (changes only while every segment is locked)
 //! ```
 //!
 //! Segments are reached only through a [`Hold`], which locks them in ascending order: the one rule against deadlock,
-//! written once. Not here: what commands mean (`command`), what is logged (`effect`).
+//! written once. What a checkpoint does with all this is in `checkpoint`, and what it knows of an entry in `mark`. Not here: what commands mean (`command`), what is logged (`effect`).
 
 mod alarm;
 pub mod checkpoint;

@@ -178,19 +178,22 @@ impl DatabaseTable {
             return Err(OLDER);
         }
         let (created, before) = (found.get().created(), found.get().expire_at());
-        let mark = found.mark();
-        let cut = mark.is_cut(self.tracking.generation);
-        let mut replaced = found.change(|entry| {
-            if !cut && entry.overwrite(value, expire_at) {
+        if !found.is_dirty(self.tracking.generation) {
+            let mark = found.mark();
+            if mark.is_cut(self.tracking.generation) {
+                put_over_cut(found, &mut self.tracking, hash, put);
+                self.note_expiry(hash, before, expire_at);
+                return Ok(None);
+            }
+            found.set_mark(self.tracking.changed(mark));
+        }
+        let replaced = found.change(|entry| {
+            if entry.overwrite(value, expire_at) {
                 entry.set_version(version);
                 return None;
             }
             Some(std::mem::replace(entry, Entry::new(key, value, version, created, expire_at)))
         });
-        found.set_mark(self.tracking.changed(mark));
-        if let Some(entry) = replaced.take_if(|_| cut) {
-            self.tracking.hand_over(hash, entry, mark);
-        }
         self.note_expiry(hash, before, expire_at);
         Ok(replaced)
     }
@@ -367,4 +370,14 @@ impl DatabaseTable {
             self.expiry.insert((at, hash));
         }
     }
+}
+
+/// Writes over an entry that the running checkpoint has yet to take: the old allocation is handed over.
+#[cold]
+#[inline(never)]
+fn put_over_cut(mut found: EntryMut<'_>, tracking: &mut Tracking, hash: u64, put: &Put<'_>) {
+    let (mark, created) = (found.mark(), found.get().created());
+    let old = found.replace(Entry::new(put.key, put.value, put.version, created, put.expire_at));
+    found.set_mark(tracking.changed(mark));
+    tracking.hand_over(hash, old, mark);
 }

@@ -28,7 +28,7 @@
 
 use super::entry::{Entry, EntryRef};
 use super::hash::KeyHasher;
-use super::mark::Mark;
+use super::mark::{Generation, Mark};
 use super::prefetch::prefetch;
 use crate::version::Version;
 use std::mem::ManuallyDrop;
@@ -55,6 +55,11 @@ impl Slot {
         let address = entry.into_raw().as_ptr().expose_provenance() as u64;
         assert!(address & !ADDRESS_BITS == 0, "entry addresses fit in 48 bits and are aligned");
         Slot((address | mark as u64) << 16 | u64::from(tag))
+    }
+
+    /// The same slot with another entry.
+    fn with_entry(self, entry: Entry) -> Slot {
+        Slot(Slot::new(entry, Mark::from_bits(0), 0).0 | self.0 & !(ADDRESS_BITS << 16))
     }
 
     fn mark(self) -> Mark {
@@ -580,6 +585,12 @@ impl EntryMut<'_> {
         entry_ref(self.slot)
     }
 
+    /// Whether the entry has changed since the cut.
+    #[inline]
+    pub(super) fn is_dirty(&self, now: Generation) -> bool {
+        Mark::bits_are_dirty(self.slot.0 >> 16, now)
+    }
+
     /// What checkpoints know of the entry.
     #[inline]
     pub(super) fn mark(&self) -> Mark {
@@ -600,7 +611,7 @@ impl EntryMut<'_> {
         let mut entry = ManuallyDrop::new(unsafe { slot.take() });
         *self.slot = Slot::EMPTY;
         let result = change(&mut entry);
-        *self.slot = Slot::new(ManuallyDrop::into_inner(entry), slot.mark(), slot.tag());
+        *self.slot = slot.with_entry(ManuallyDrop::into_inner(entry));
         *self.entry_bytes = *self.entry_bytes + self.get().allocated_bytes() - before;
         result
     }

@@ -114,8 +114,9 @@ impl Tracking {
         Mark::dirty(self.generation, Record::None)
     }
 
-    /// The mark of an entry that had this one and has changed. A cut entry must have been handed over.
-    #[inline]
+    /// The mark of an entry that had this one and has changed. A cut entry must have been handed over. Not inlined: where
+    /// an entry is dirty already, callers in a hurry need not call it.
+    #[inline(never)]
     pub(super) fn changed(&mut self, mark: Mark) -> Mark {
         self.dirty += usize::from(!mark.is_dirty(self.generation));
         self.cut -= usize::from(mark.is_cut(self.generation));
