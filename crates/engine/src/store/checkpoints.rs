@@ -427,7 +427,8 @@ impl Run<'_, '_> {
         let passes = match error {
             // Damage was there before; what is in memory and in the log is whole.
             Error::BlockFileFull { .. } | Error::Corrupt { .. } | Error::Poisoned | Error::Closed => true,
-            Error::Io { .. } => log::is_full(error),
+            // A failed sync tells nothing of what is on the disk, whatever its reason.
+            Error::Io { op, .. } => *op != "sync" && log::is_full(error),
             _ => false,
         };
         if passes {
