@@ -359,3 +359,28 @@ impl Metrics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_can_be_read_while_another_thread_sets_them_to_zero() {
+        let metrics = Metrics::new(1);
+        let (first, second) = (metrics.add_loop(), metrics.add_loop());
+        std::thread::scope(|scope| {
+            let resets = scope.spawn(|| {
+                for _ in 0..200_000 {
+                    first.ran(0, 1, 1, false);
+                    metrics.reset();
+                }
+            });
+            // A sum below what a reset in between takes away would panic here, as overflow is checked.
+            while !resets.is_finished() {
+                second.ran(0, 1, 1, false);
+                let (totals, command) = (metrics.totals(), metrics.command(0));
+                assert!(totals.requests <= 1 << 40 && command.calls <= 1 << 40);
+            }
+        });
+    }
+}
