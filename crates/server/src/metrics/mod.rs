@@ -13,6 +13,7 @@
 //!
 //! Not here: what the log and the keyspace count (the engine's statistics), slow commands one by one (`slowlog`).
 
+mod limits;
 pub mod slowlog;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use bowline::histogram::{Histogram, HistogramSnapshot};
+use limits::ERROR_CODES_MAX;
 use parking_lot::{Mutex, RwLock};
 
 /// Adds to a counter that only the calling thread writes.
@@ -212,9 +214,6 @@ struct Base {
     totals: Totals,
     commands: BTreeMap<u16, CommandTotals>,
 }
-
-/// Different error codes counted; further ones count as "OTHER", so that scripts cannot grow this without bound.
-const ERROR_CODES_MAX: usize = 128;
 
 impl Metrics {
     /// Counters for a command table of `commands` rows.
