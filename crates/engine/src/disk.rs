@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -52,7 +52,16 @@ pub trait DiskFile: Send + Sync {
     }
     /// Makes every byte written so far durable (`fdatasync`), and the length where it changed.
     fn sync_data(&self) -> io::Result<()>;
-    /// Length in bytes.
+    /// Makes the file `bytes` long. What is added reads as zeroes and its space is reserved, so a full disk is known
+    /// here and not when it is written; what is cut off is given back. The length is durable after a sync.
+    ///
+    /// # Errors
+    /// `Unsupported` for a device, which has one size, and for a disk that cannot.
+    fn resize(&self, bytes: u64) -> io::Result<()> {
+        let _ = bytes;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Length in bytes; the size of a device.
     fn len(&self) -> io::Result<u64>;
     /// Whether the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
@@ -150,7 +159,27 @@ impl DiskFile for OsFile {
         self.file.sync_data()
     }
 
+    fn resize(&self, bytes: u64) -> io::Result<()> {
+        let metadata = self.file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        if bytes > metadata.len() {
+            let none = rustix::fs::FallocateFlags::empty();
+            match rustix::fs::fallocate(&self.file, none, metadata.len(), bytes - metadata.len()) {
+                // Not every file system can reserve space.
+                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+                done => return Ok(done?),
+            }
+        }
+        self.file.set_len(bytes)
+    }
+
     fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+        let metadata = self.file.metadata()?;
+        if metadata.file_type().is_block_device() {
+            return Ok(rustix::fs::seek(&self.file, rustix::fs::SeekFrom::End(0))?);
+        }
+        Ok(metadata.len())
     }
 }

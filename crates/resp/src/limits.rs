@@ -15,11 +15,18 @@ pub(crate) const UNAUTHENTICATED_ARGS_MAX: i64 = 10;
 /// Longest argument, in bytes, before the connection has authenticated.
 pub(crate) const UNAUTHENTICATED_BULK_BYTES_MAX: i64 = 16 * 1024;
 
+/// Longest request in bytes, lengths and line ends counted, before the connection has authenticated: room for a name and a
+/// password of some kilobytes. Ten arguments that are each within their own limit would add up to 160 KiB for a stranger.
+pub(crate) const UNAUTHENTICATED_REQUEST_BYTES_MAX: usize = 32 * 1024;
+
 /// A decoder gives memory back after a request that needed more argument places than this (8 bytes each).
 pub(crate) const KEPT_RANGES_MAX: usize = 1024;
 
 /// A decoder gives memory back after an inline request that needed more bytes than this.
 pub(crate) const KEPT_INLINE_BYTES_MAX: usize = 4 * 1024;
+
+/// What each side buffer of inline requests may keep while the connection goes on, in bytes.
+pub(crate) const INLINE_BUFFER_BYTES_MAX: usize = KEPT_INLINE_BYTES_MAX / 8;
 
 /// Places reserved for the elements of an aggregate before any of them has arrived, whatever its header promises.
 pub(crate) const RESERVED_ELEMENTS_MAX: usize = 16;

@@ -14,18 +14,11 @@ use memchr::memchr;
 
 use crate::inline::split_into;
 use crate::limits::{
-    BUFFER_BYTES_MAX, KEPT_INLINE_BYTES_MAX, KEPT_RANGES_MAX, LENGTH_LINE_BYTES_MAX, UNAUTHENTICATED_ARGS_MAX,
-    UNAUTHENTICATED_BULK_BYTES_MAX,
+    BUFFER_BYTES_MAX, INLINE_BUFFER_BYTES_MAX, KEPT_RANGES_MAX, LENGTH_LINE_BYTES_MAX, UNAUTHENTICATED_ARGS_MAX,
+    UNAUTHENTICATED_BULK_BYTES_MAX, UNAUTHENTICATED_REQUEST_BYTES_MAX,
 };
 use crate::reply::write_length;
 use crate::{ArgRange, Args, ProtocolError, RequestLimits, parse_integer};
-
-/// Longest request in bytes, lengths and line ends counted, before the connection has authenticated: room for a name and a
-/// password of some kilobytes. Ten arguments that are each within their own limit would add up to 160 KiB for a stranger.
-const UNAUTHENTICATED_REQUEST_BYTES_MAX: usize = 32 * 1024;
-
-/// What each side buffer of inline requests may keep while the connection goes on, in bytes.
-const INLINE_BUFFER_BYTES_MAX: usize = KEPT_INLINE_BYTES_MAX / 8;
 
 /// What [`RequestDecoder::decode`] found. Every `end` is the position in the buffer right after the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,18 @@
-//! A checkpoint being written.
+//! A checkpoint being written: puts and removals are gathered range by range and merged into the index.
+//!
+//! Not here: where blocks go (`writer`), the last steps (`publish`), what is compacted (`compaction`).
 
-use super::Record;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::compaction::Compaction;
+use super::format::leaf::size_code;
+use super::format::manifest::LeafRef;
+use super::format::record::{INLINE_BYTES_MAX, Record, encode_inline, inline_bytes};
+use super::index::{Change, ChangeKind, LeafStore, Merge, MergeOptions};
+use super::large::LargePut;
+use super::writer::Writer;
+use super::{BlockFile, KeyHashes};
 use crate::error::Result;
 use crate::keyspace::DatabaseId;
 use crate::version::Version;
@@ -11,7 +23,7 @@ pub struct CheckpointOptions {
     /// `sync_data` is called whenever this many bytes have been written, so that the log's syncs are not held up by
     /// one large write-back.
     pub sync_bytes: u64,
-    /// Most bytes of live records that compaction moves; they are held in memory.
+    /// Most bytes of live records that compaction moves; up to four times as many are held in memory.
     pub compact_bytes: u64,
 }
 
@@ -57,33 +69,100 @@ pub struct Published {
 /// Each key is put at most once in a checkpoint. A key may be removed and put: the removal means the entry of the
 /// checkpoint before, whatever order the calls come in. After an error the checkpoint can only be dropped.
 pub struct Checkpoint<'a> {
-    _file: std::marker::PhantomData<&'a ()>,
+    pub(super) file: &'a mut BlockFile,
+    pub(super) writer: Writer<'a>,
+    /// The leaves of the checkpoint before.
+    pub(super) directories: BTreeMap<u32, Arc<Vec<LeafRef>>>,
+    pub(super) merges: BTreeMap<u32, Merge>,
+    pub(super) compaction: Compaction,
+    pub(super) is_published: bool,
+    /// What was put and removed since the last range ended.
+    changes: Vec<Change>,
+    options: MergeOptions,
+    dropped: BTreeSet<u32>,
+    /// The last hash of the range before.
+    last: Option<u64>,
+    scratch: Vec<u8>,
 }
 
-impl Checkpoint<'_> {
-    /// Forgets every entry of the checkpoint before (FLUSHALL). To be called first.
+impl<'a> Checkpoint<'a> {
+    pub(super) fn new(
+        file: &'a mut BlockFile,
+        hashes: &'a dyn KeyHashes,
+        options: &CheckpointOptions,
+    ) -> Checkpoint<'a> {
+        let (device, base) = (Arc::clone(&file.device), Arc::clone(&file.published));
+        let merge = MergeOptions { block_bytes: device.block_bytes, tight: file.is_tight(), verify: file.verify };
+        let compaction = Compaction::choose(&base, file.compact_bytes(options.compact_bytes), merge.tight);
+        Checkpoint {
+            directories: base.directories.clone(),
+            merges: BTreeMap::new(),
+            compaction,
+            is_published: false,
+            changes: Vec::new(),
+            options: merge,
+            dropped: BTreeSet::new(),
+            last: None,
+            scratch: Vec::new(),
+            writer: Writer::new(device, base, file.space.clone(), hashes, options.sync_bytes),
+            file,
+        }
+    }
+
+    /// Forgets every entry of the checkpoint before (FLUSHALL).
+    ///
+    /// # Panics
+    /// When a range has been finished already.
     pub fn start_empty(&mut self) {
-        todo!()
+        assert!(self.last.is_none() && self.changes.is_empty(), "a checkpoint starts empty or not at all");
+        self.writer.start_empty();
+        self.directories.clear();
+        self.compaction = Compaction::default();
     }
 
     /// Forgets a database (FLUSHDB), before anything is put into it or removed from it; one that is not there is fine.
     ///
     /// # Errors
     /// `Io` and `Corrupt`: its leaves are read to free what they name.
+    ///
+    /// # Panics
+    /// When a range has been finished already.
     pub fn drop_database(&mut self, database: DatabaseId) -> Result<()> {
-        let _ = database;
-        todo!()
+        assert!(self.last.is_none(), "databases are dropped first");
+        self.dropped.insert(database.0);
+        for leaf in self.directories.remove(&database.0).unwrap_or_default().iter() {
+            let mut entries = Vec::new();
+            self.writer.device.read_leaf(database.0, leaf, &mut entries)?;
+            for entry in &entries {
+                self.writer.release(entry)?;
+            }
+            self.writer.free_leaf(leaf);
+        }
+        Ok(())
     }
 
-    /// Stores an entry. `hash` and `fingerprint` are [`KeyHashes`](super::KeyHashes) of the key. `stored`: the
-    /// checkpoint before holds this key, so this replaces it. A wrong `true` is harmless when the checkpoint before
-    /// this one failed (then it is verified); else it must be right.
+    /// Stores an entry. `hash` and `fingerprint` are [`KeyHashes`] of the key. `stored`: the checkpoint before holds
+    /// this key, so this replaces it. A wrong `true` is harmless when the checkpoint before this one failed (then it is
+    /// verified) or no other key has the same hash; else it must be right. A wrong `false` is found out.
     ///
     /// # Errors
     /// `BlockFileFull`, `Io`.
     pub fn put(&mut self, record: &Record<'_>, hash: u64, stored: bool, fingerprint: u64) -> Result<()> {
-        let _ = (record, hash, stored, fingerprint);
-        todo!()
+        let bytes = inline_bytes(record);
+        if bytes <= INLINE_BYTES_MAX {
+            self.scratch.clear();
+            encode_inline(record, &mut self.scratch);
+            let size_code = size_code(bytes, false);
+            if let Some(block) = self.writer.append(hash, size_code, &self.scratch)? {
+                let kind = ChangeKind::Put { stored };
+                let database = record.database.0;
+                self.changes.push(Change { database, hash, fingerprint, kind, block, size_code });
+                return Ok(());
+            }
+        }
+        let mut large = self.put_large(record, record.value.len() as u64, hash, stored, fingerprint)?;
+        record.value.with_bytes(|value| large.write(value))?;
+        large.finish()
     }
 
     /// Stores an entry whose value of `value_bytes` comes in parts; `record.value` is not looked at. The parts go to
@@ -98,15 +177,31 @@ impl Checkpoint<'_> {
         hash: u64,
         stored: bool,
         fingerprint: u64,
-    ) -> Result<LargePut<'_>> {
-        let _ = (record, value_bytes, hash, stored, fingerprint);
-        todo!()
+    ) -> Result<LargePut<'_, 'a>> {
+        let change = Change {
+            database: record.database.0,
+            hash,
+            fingerprint,
+            kind: ChangeKind::Put { stored },
+            block: 0,
+            size_code: 0,
+        };
+        LargePut::begin(self, record, value_bytes, change)
+    }
+
+    /// Stores the record of a large entry, whose body has been written.
+    pub(super) fn put_encoded(&mut self, mut change: Change, record: &[u8]) -> Result<()> {
+        change.size_code = size_code(record.len(), true);
+        let block = self.writer.append(change.hash, change.size_code, record)?;
+        change.block = block.ok_or_else(|| self.writer.full())?;
+        self.changes.push(change);
+        Ok(())
     }
 
     /// Removes the entry that the checkpoint before has of this key. One that is not there is fine.
     pub fn remove(&mut self, database: DatabaseId, hash: u64, fingerprint: u64) {
-        let _ = (database, hash, fingerprint);
-        todo!()
+        let (database, kind) = (database.0, ChangeKind::Remove);
+        self.changes.push(Change { database, hash, fingerprint, kind, block: 0, size_code: 0 });
     }
 
     /// Merges what was put and removed since the last call into the index. All of it had hashes up to and including
@@ -114,50 +209,52 @@ impl Checkpoint<'_> {
     ///
     /// # Errors
     /// `BlockFileFull`, `Io`, `Corrupt`.
+    ///
+    /// # Panics
+    /// When a hash was out of the range, or a database was dropped before.
     pub fn finish_range(&mut self, last: u64) -> Result<()> {
-        let _ = last;
-        todo!()
+        let mut changes = std::mem::take(&mut self.changes);
+        changes.sort_by_key(|change| (change.database, change.hash));
+        for change in &changes {
+            assert!(change.hash <= last, "hashes lie within their range");
+            assert!(self.last.is_none_or(|before| change.hash > before), "ranges ascend");
+            assert!(!self.dropped.contains(&change.database), "a dropped database is not changed");
+        }
+        let moved = self.compaction.moves(last, &changes, &self.directories, &mut self.writer)?;
+        if !moved.is_empty() {
+            changes.extend(moved);
+            changes.sort_by_key(|change| (change.database, change.hash));
+        }
+        self.last = Some(last);
+        for group in changes.chunk_by(|a, b| a.database == b.database) {
+            let Some(database) = group.first().map(|change| change.database) else {
+                continue;
+            };
+            let merge = self.merges.entry(database).or_insert_with(|| {
+                let old = self.directories.get(&database).cloned().unwrap_or_default();
+                Merge::new(database, old, self.options)
+            });
+            merge.apply(group, &mut self.writer)?;
+        }
+        changes.clear();
+        self.changes = changes;
+        Ok(())
     }
 
-    /// Writes the rest of the index, the block table and the manifest, syncs, writes the superblock, syncs. When it
-    /// returns `Ok` the checkpoint is durable.
-    ///
-    /// # Errors
-    /// `BlockFileFull`, `Io`, `Corrupt`: the checkpoint before stays. When writing the superblock itself failed, nobody
-    /// knows which one counts: the file then refuses every later checkpoint with `CheckpointFailed` until it is
-    /// reopened.
-    pub fn publish(self, commit: &Commit<'_>) -> Result<Published> {
-        let _ = commit;
-        todo!()
+    /// Whether something was put or removed after the last range.
+    pub(super) fn has_open_range(&self) -> bool {
+        !self.changes.is_empty()
     }
 
     /// Gives everything back; the same as dropping it.
     pub fn abort(self) {}
 }
 
-/// The value of a large entry on its way into the file.
-pub struct LargePut<'a> {
-    _checkpoint: std::marker::PhantomData<&'a ()>,
-}
-
-impl LargePut<'_> {
-    /// Appends a part of the value.
-    ///
-    /// # Errors
-    /// `BlockFileFull`, `Io`.
-    pub fn write(&mut self, part: &[u8]) -> Result<()> {
-        let _ = part;
-        todo!()
-    }
-
-    /// Stores the entry. Dropped without it, the entry is not stored and its blocks are lost to this checkpoint only.
-    ///
-    /// # Errors
-    /// `BlockFileFull`, `Io`.
-    ///
-    /// # Panics
-    /// When the parts were not `value_bytes` long.
-    pub fn finish(self) -> Result<()> {
-        todo!()
+impl Drop for Checkpoint<'_> {
+    fn drop(&mut self) {
+        if !self.is_published {
+            // The caller believes of some keys that they are stored now.
+            self.file.verify = true;
+        }
     }
 }

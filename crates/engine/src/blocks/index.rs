@@ -77,7 +77,7 @@ pub(crate) trait LeafStore {
     /// A record is not named any more.
     fn release(&mut self, entry: &IndexEntry) -> Result<()>;
     /// A record is not named any more, a copy of it is.
-    fn release_moved(&mut self, entry: &IndexEntry);
+    fn release_moved(&mut self, entry: &IndexEntry) -> Result<()>;
 }
 
 /// How a merge treats the leaves it writes.
@@ -276,8 +276,8 @@ fn resolve(
     for change in changes {
         if let ChangeKind::Move { from } = change.kind {
             match old.iter_mut().find(|entry| entry.block == from) {
-                Some(entry) => store.release_moved(&std::mem::replace(entry, change.entry())),
-                None => store.release_moved(&change.entry()),
+                Some(entry) => store.release_moved(&std::mem::replace(entry, change.entry()))?,
+                None => store.release_moved(&change.entry())?,
             }
         }
     }
@@ -345,8 +345,8 @@ mod tests {
             Ok(())
         }
 
-        fn release_moved(&mut self, entry: &IndexEntry) {
-            assert!(self.records.remove(&entry.block).is_some(), "a record is released once");
+        fn release_moved(&mut self, entry: &IndexEntry) -> Result<()> {
+            self.release(entry)
         }
     }
 

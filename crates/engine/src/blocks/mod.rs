@@ -12,31 +12,59 @@
 //!   seen before their bytes are used.
 //! - An entry is named by the 64-bit hash of its key. Two keys of the same hash are told apart by a second hash of the
 //!   key as it stands in the records, which are read only then.
+//! - A checkpoint works on copies of the block table and the free space; dropping it leaves nothing behind.
 //!
 //! Not here: what is dirty, when to begin, what a lost superblock means beside the log; those are the caller's.
 
+mod check;
 mod checkpoint;
+mod compaction;
+mod device;
 pub(crate) mod format;
 mod index;
+mod large;
+mod publish;
+mod published;
+mod records;
+mod room;
 mod space;
 mod table;
 mod view;
+mod writer;
 
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
-pub use checkpoint::{Checkpoint, CheckpointOptions, Commit, LargePut, Published};
+pub use check::{CheckReport, Inspection, Problem};
+pub use checkpoint::{Checkpoint, CheckpointOptions, Commit, Published};
 pub use format::record::Record;
 pub use format::superblock::{FORMAT, Identity, Superblock};
+pub use large::LargePut;
+pub use published::FoundSuperblocks;
+pub use room::{Room, put_cost};
 pub use view::{LoadedRecord, Location, View};
 
-use crate::disk::Disk;
-use crate::error::Result;
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Error, Result};
 use crate::version::Version;
+use device::Device;
+use format::table::TableEntry;
+use format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, BlockKind, SUPERBLOCKS, manifest};
+use space::{Run, Space};
+use table::BlockTable;
+
+/// First size of a file that grows by itself, bytes.
+const FIRST_BYTES: u64 = 1024 * 1024;
+/// Smallest file of a fixed size, blocks: superblocks, tables and an extent or two, twice over.
+const BLOCKS_MIN: u64 = 64;
 
 /// How the size of a block file is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSize {
-    /// This many bytes, rounded down to whole blocks, all allocated when the file is made.
+    /// This many bytes, rounded down to whole blocks, all reserved when the file is made. At least 64 blocks.
     Fixed(u64),
     /// As large as needed: grows in steps and gives free blocks at its end back.
     Auto,
@@ -60,35 +88,19 @@ pub trait KeyHashes: Send + Sync {
     fn fingerprint(&self, key: &[u8]) -> u64;
 }
 
-/// What the two superblocks of a file said when it was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FoundSuperblocks {
-    /// The cut and sequence of the one that counts.
-    pub newest: (u64, Version),
-    /// The same of the other one, where it is valid.
-    pub older: Option<(u64, Version)>,
-}
-
-/// How much the next checkpoint can take, while what it needs for its index, its tables and one compaction stays free.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
-    /// Bytes left for the sum of [`put_cost`] of everything not yet in a published checkpoint; `u64::MAX` for a file
-    /// that grows by itself.
-    pub bytes: u64,
-    /// Bytes of dead records that compaction can win back over the next checkpoints.
-    pub reclaimable_bytes: u64,
-}
-
-/// Upper bound of the room that one entry takes: what to subtract from [`Room::bytes`] before a write is executed.
-/// Removals take none.
-pub fn put_cost(key_bytes: usize, value_bytes: usize) -> u64 {
-    let _ = (key_bytes, value_bytes);
-    todo!("comes with the allocator")
-}
-
 /// An open block file. One owner writes checkpoints; any number of [`View`]s read beside it.
 pub struct BlockFile {
-    path: PathBuf,
+    device: Arc<Device>,
+    found: FoundSuperblocks,
+    published: Arc<published::Published>,
+    space: Space,
+    /// Blocks that checkpoints freed, oldest first, each with the checkpoint that reached them last: they wait until no
+    /// reader has it or an older one.
+    retired: VecDeque<(Weak<published::Published>, Vec<Run>)>,
+    /// The last superblock may or may not have been written.
+    in_doubt: bool,
+    /// The last checkpoint failed: what the caller believes to be stored may not be.
+    verify: bool,
 }
 
 impl BlockFile {
@@ -97,10 +109,33 @@ impl BlockFile {
     /// overwritten in place.
     ///
     /// # Errors
-    /// `Io`, also when a file stands at `path`; `BlockFileFull` when the size is too small to hold anything.
+    /// `Io`, also with `AlreadyExists` when a file stands at `path`, and with `InvalidInput` when the geometry is
+    /// impossible.
     pub fn create(disk: &dyn Disk, path: &Path, geometry: &Geometry, identity: &Identity) -> Result<BlockFile> {
-        let _ = (disk, path, geometry, identity);
-        todo!()
+        let refuse = |kind: io::ErrorKind| Err(Error::io("create", path, kind.into()));
+        let block_bytes = geometry.block_bytes;
+        if !block_bytes.is_power_of_two() || !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&block_bytes) {
+            return refuse(io::ErrorKind::InvalidInput);
+        }
+        let (file, is_device, making) = create_file(disk, path)?;
+        let bytes = match geometry.size {
+            _ if is_device => file.len().map_err(|source| Error::io("read the length of", path, source))?,
+            FileSize::Fixed(bytes) => bytes,
+            FileSize::Auto => FIRST_BYTES.max(BLOCKS_MIN * u64::from(block_bytes)),
+        };
+        let blocks = match u32::try_from(bytes / u64::from(block_bytes)) {
+            Ok(blocks) if u64::from(blocks) >= BLOCKS_MIN => blocks,
+            _ => return refuse(io::ErrorKind::InvalidInput),
+        };
+        let device = Device { file, path: making.clone(), block_bytes: block_bytes as usize };
+        let auto = geometry.size == FileSize::Auto && !is_device;
+        write_empty(&device, &first_superblock(identity, block_bytes, blocks, auto), is_device)?;
+        if !is_device {
+            disk.rename(&making, path).map_err(|source| Error::io("rename", &making, source))?;
+            let directory = path.parent().unwrap_or(Path::new("/"));
+            disk.sync_directory(directory).map_err(|source| Error::io("sync", directory, source))?;
+        }
+        BlockFile::open_device(Device { path: path.to_owned(), ..device })
     }
 
     /// Opens a block file at its newest valid superblock, and reads its index's directory and its block table.
@@ -108,40 +143,59 @@ impl BlockFile {
     /// # Errors
     /// `Corrupt` when no superblock is valid or what the newest one reaches is damaged; `FormatTooNew`; `Io`.
     pub fn open(disk: &dyn Disk, path: &Path) -> Result<BlockFile> {
-        let _ = (disk, path);
-        todo!()
+        let file = disk.open(path).map_err(|source| Error::io("open", path, source))?;
+        BlockFile::open_device(Device { file, path: path.to_owned(), block_bytes: 0 })
+    }
+
+    /// As [`BlockFile::open`], for reading only: a checkpoint cannot be begun.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn open_read_only(disk: &dyn Disk, path: &Path) -> Result<BlockFile> {
+        let file = disk.open_read_only(path).map_err(|source| Error::io("open", path, source))?;
+        BlockFile::open_device(Device { file, path: path.to_owned(), block_bytes: 0 })
+    }
+
+    fn open_device(device: Device) -> Result<BlockFile> {
+        let (superblock, found) = published::find_superblock(&*device.file, &device.path)?;
+        let device = Device { block_bytes: superblock.block_bytes as usize, ..device };
+        let published = published::Published::read(&device, superblock)?;
+        Ok(BlockFile {
+            device: Arc::new(device),
+            found,
+            space: published.table.space(),
+            published: Arc::new(published),
+            retired: VecDeque::new(),
+            in_doubt: false,
+            verify: false,
+        })
     }
 
     /// What the two superblocks said at [`BlockFile::open`]. The log knows which checkpoint must be there: an older one
     /// is damage, and only the caller can tell.
     pub fn found(&self) -> FoundSuperblocks {
-        todo!()
+        self.found
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.device.path
     }
 
     /// The superblock of the newest published checkpoint.
     pub fn superblock(&self) -> &Superblock {
-        todo!()
+        &self.published.superblock
     }
 
     /// The database map as the caller gave it to the newest published checkpoint; empty at first.
     pub fn databases(&self) -> &[u8] {
-        todo!()
+        &self.published.databases
     }
 
     /// A reader of the newest published checkpoint. As long as it or a clone lives, the checkpoint's blocks are not
     /// used again: readers take a new one after each publish, a snapshot keeps its own.
     pub fn view(&self) -> View {
-        todo!()
-    }
-
-    /// What the next checkpoint can take.
-    pub fn room(&self) -> Room {
-        todo!()
+        View { device: Arc::clone(&self.device), published: Arc::clone(&self.published) }
     }
 
     /// Begins a checkpoint and chooses what it compacts. Dropped without [`Checkpoint::publish`], it leaves the file
@@ -150,7 +204,108 @@ impl BlockFile {
     /// # Errors
     /// `CheckpointFailed` when an earlier checkpoint failed while its superblock was written: reopen.
     pub fn begin<'a>(&'a mut self, hashes: &'a dyn KeyHashes, options: &CheckpointOptions) -> Result<Checkpoint<'a>> {
-        let _ = (hashes, options);
-        todo!()
+        if self.in_doubt {
+            return Err(Error::CheckpointFailed { path: self.device.path.clone() });
+        }
+        self.release_retired();
+        Ok(Checkpoint::new(self, hashes, options))
+    }
+
+    /// A checkpoint has become durable.
+    fn take_over(&mut self, next: published::Published, space: Space, freed: Vec<Run>) {
+        let before = std::mem::replace(&mut self.published, Arc::new(next));
+        self.retired.push_back((Arc::downgrade(&before), freed));
+        drop(before);
+        self.space = space;
+        self.verify = false;
+        self.release_retired();
+    }
+
+    /// Frees what no reader can reach any more.
+    fn release_retired(&mut self) {
+        // A later checkpoint's blocks may be reached by an earlier reader, so the oldest reader holds all of them.
+        while let Some((_, runs)) = self.retired.pop_front_if(|(reader, _)| reader.strong_count() == 0) {
+            for run in runs {
+                self.space.release(run);
+            }
+        }
     }
 }
+
+/// Creates the file under the name it has while it is being made, or opens a device; says which.
+fn create_file(disk: &dyn Disk, path: &Path) -> Result<(Box<dyn DiskFile>, bool, PathBuf)> {
+    if let Ok(file) = disk.open(path) {
+        // Only a device can be overwritten: it has one size.
+        let length = file.len().map_err(|source| Error::io("read the length of", path, source))?;
+        return match file.resize(length) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok((file, true, path.to_owned())),
+            _ => Err(Error::io("create", path, io::ErrorKind::AlreadyExists.into())),
+        };
+    }
+    let mut name = OsString::from(path);
+    name.push(".new");
+    let making = PathBuf::from(name);
+    // Left by a crash.
+    let _ = disk.remove(&making);
+    let file = disk.create(&making).map_err(|source| Error::io("create", &making, source))?;
+    Ok((file, false, making))
+}
+
+fn first_superblock(identity: &Identity, block_bytes: u32, file_blocks: u32, auto: bool) -> Superblock {
+    Superblock {
+        identity: *identity,
+        block_bytes,
+        file_blocks,
+        auto,
+        sequence: 0,
+        cut: Version::ZERO,
+        log_position: 0,
+        parent_store_id: [0; 16],
+        fork_version: Version::ZERO,
+        entries: 0,
+        live_bytes: 0,
+        manifest: format::superblock::ManifestRef::default(),
+    }
+}
+
+/// Writes the empty checkpoint that a file begins with.
+fn write_empty(device: &Device, superblock: &Superblock, is_device: bool) -> Result<()> {
+    let (block_bytes, file_blocks) = (device.block_bytes, superblock.file_blocks);
+    if is_device {
+        // What the device held must not look like a superblock while this is half done.
+        device.write(0, &vec![0; block_bytes * SUPERBLOCKS as usize])?;
+        device.sync()?;
+    } else {
+        device.resize(file_blocks)?;
+    }
+    let mut table = BlockTable::new(block_bytes, file_blocks);
+    for block in 0..SUPERBLOCKS {
+        table.set(block, TableEntry::single(BlockKind::Superblock));
+    }
+    let pages = table.page_count() as u32;
+    let first_manifest = SUPERBLOCKS + pages;
+    let manifest_bytes = manifest::encoded_bytes(0, pages as usize, std::iter::empty());
+    let manifest_blocks = manifest_bytes.div_ceil(manifest::payload_bytes(block_bytes)) as u32;
+    for block in SUPERBLOCKS..first_manifest + manifest_blocks {
+        let kind = if block < first_manifest { BlockKind::Table } else { BlockKind::Manifest };
+        table.set(block, TableEntry::single(kind));
+    }
+    let mut written = manifest::Manifest { store_id: superblock.identity.store_id, ..Default::default() };
+    for page in 0..pages {
+        let block = SUPERBLOCKS + page;
+        let bytes = format::table::encode(block_bytes, block, 0, page, table.page(page as usize));
+        device.write(block, &bytes)?;
+        written.pages.push(manifest::BlockRef { block, crc: crc32c::crc32c(&bytes) });
+    }
+    let blocks: Vec<u32> = (first_manifest..first_manifest + manifest_blocks).collect();
+    let root =
+        publish::write_manifest(&written, &blocks, block_bytes, 0, &mut |block, bytes| device.write(block, bytes))?;
+    device.sync()?;
+    let mut block = Superblock { manifest: root, ..*superblock }.encode().to_vec();
+    block.resize(block_bytes, 0);
+    device.write(0, &block)?;
+    device.sync()
+}
+
+#[cfg(test)]
+mod tests;

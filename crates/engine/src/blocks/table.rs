@@ -110,11 +110,6 @@ impl BlockTable {
         self.pages.get(page).map_or(&[], |page| page.as_slice())
     }
 
-    /// The page that a block's entry stands on.
-    pub(crate) fn page_of(&self, block: u32) -> usize {
-        self.place_of(block).0
-    }
-
     /// Whether a page is the very one of `other`, untouched.
     pub(crate) fn shares_page(&self, other: &BlockTable, page: usize) -> bool {
         match (self.pages.get(page), other.pages.get(page)) {

@@ -1,10 +1,25 @@
 //! Reading a published checkpoint.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use super::{KeyHashes, Record, Superblock};
+use super::KeyHashes;
+use super::device::Device;
+use super::format::leaf::IndexEntry;
+use super::format::manifest::LeafRef;
+use super::format::record::{ReadRecord, Record};
+use super::format::superblock::Superblock;
+use super::format::{BlockKind, stream_bytes};
+use super::published::Published;
+use super::records::{BodyBuffer, Records};
+use super::space::Run;
 use crate::error::Result;
 use crate::keyspace::DatabaseId;
+
+/// Bytes read at once while loading.
+const READ_BYTES: usize = 1024 * 1024;
+/// Blocks that nobody asked for are read along when they lie between two that are, up to this many bytes.
+const GAP_BYTES: usize = 64 * 1024;
 
 /// Where an entry stands in the block file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +28,12 @@ pub struct Location {
     pub block: u32,
     /// Its size as the index keeps it.
     pub size_code: u8,
+}
+
+impl Location {
+    fn of(entry: &IndexEntry) -> Location {
+        Location { block: entry.block, size_code: entry.size_code }
+    }
 }
 
 /// An entry that has been loaded.
@@ -28,37 +49,35 @@ pub struct LoadedRecord<'a> {
 
 /// A reader of one published checkpoint, and the pin on its blocks. Cheap to clone; any number of threads may read.
 #[derive(Clone)]
-pub struct View {}
+pub struct View {
+    pub(super) device: Arc<Device>,
+    pub(super) published: Arc<Published>,
+}
+
+/// An entry to be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Wanted {
+    block: u32,
+    hash: u64,
+    database: u32,
+    size_code: u8,
+}
 
 impl View {
     /// The checkpoint's superblock.
     pub fn superblock(&self) -> &Superblock {
-        todo!()
+        &self.published.superblock
     }
 
     /// The database map of the checkpoint.
     pub fn databases(&self) -> &[u8] {
-        todo!()
+        &self.published.databases
     }
 
-    /// Entries of a database by the index's leaves, without reading them.
+    /// The databases that have entries, and how many.
     pub fn database_entries(&self) -> Vec<(DatabaseId, u64)> {
-        todo!()
-    }
-
-    /// Passes every entry whose hash lies in `range` to `visit`, in the order of the file. Reads neighbouring blocks
-    /// together; memory: some MiB and 24 bytes for each entry of the range.
-    ///
-    /// # Errors
-    /// `Corrupt` for any block that is not what was written, `Io`, and what `visit` returns.
-    pub fn load(
-        &self,
-        range: RangeInclusive<u64>,
-        hashes: &dyn KeyHashes,
-        visit: &mut dyn FnMut(LoadedRecord<'_>) -> Result<()>,
-    ) -> Result<()> {
-        let _ = (range, hashes, visit);
-        todo!()
+        let count = |leaves: &[LeafRef]| leaves.iter().map(|leaf| u64::from(leaf.entries)).sum();
+        self.published.directories.iter().map(|(id, leaves)| (DatabaseId(*id), count(leaves))).collect()
     }
 
     /// Passes the hash and location of every entry of the range to `visit`, by database and ascending hash, from the
@@ -67,12 +86,52 @@ impl View {
     /// # Errors
     /// `Corrupt`, `Io`.
     pub fn entries(&self, range: RangeInclusive<u64>, visit: &mut dyn FnMut(DatabaseId, u64, Location)) -> Result<()> {
-        let _ = (range, visit);
-        todo!()
+        let mut entries = Vec::new();
+        for (database, leaves) in &self.published.directories {
+            // The leaf before the first that begins within the range may reach into it.
+            let first = leaves.partition_point(|leaf| leaf.first_hash < *range.start()).saturating_sub(1);
+            for leaf in leaves.iter().skip(first).take_while(|leaf| leaf.first_hash <= *range.end()) {
+                entries.clear();
+                self.device.read_leaf(*database, leaf, &mut entries)?;
+                for entry in entries.iter().filter(|entry| range.contains(&entry.hash)) {
+                    visit(DatabaseId(*database), entry.hash, Location::of(entry));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes every entry whose hash lies in `range` to `visit`, in the order of the file. Reads neighbouring blocks
+    /// together. Memory: some MiB, 24 bytes for each entry of the range, and the largest value.
+    ///
+    /// # Errors
+    /// `Corrupt` for any block that is not what was written and any entry without its record, `Io`, and what `visit`
+    /// returns.
+    pub fn load(
+        &self,
+        range: RangeInclusive<u64>,
+        hashes: &dyn KeyHashes,
+        visit: &mut dyn FnMut(LoadedRecord<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut wanted = Vec::new();
+        self.entries(range, &mut |database, hash, Location { block, size_code }| {
+            wanted.push(Wanted { block, hash, database: database.0, size_code });
+        })?;
+        wanted.sort_unstable();
+        let mut loading =
+            Loading { view: self, hashes, visit, raw: Vec::new(), stream: Vec::new(), body: BodyBuffer::default() };
+        let mut rest = &wanted[..];
+        while !rest.is_empty() {
+            let (extents, count) = loading.gather(rest)?;
+            let (now, later) = rest.split_at(count);
+            loading.read(&extents, now)?;
+            rest = later;
+        }
+        Ok(())
     }
 
     /// Reads the entry of `key` whose location is known: one read call, more only for a large value. `None` when
-    /// another key of the same hash stands there.
+    /// another key stands there.
     ///
     /// # Errors
     /// `Corrupt`, `Io`.
@@ -83,8 +142,12 @@ impl View {
         key: &[u8],
         visit: impl FnOnce(Record<'_>) -> R,
     ) -> Result<Option<R>> {
-        let _ = (location, database, key, visit);
-        todo!()
+        let records = self.records();
+        records.find(
+            (location.block, location.size_code),
+            |record, its_key| record.database == database && its_key == key,
+            |record, buffer| records.with_body(record, buffer, visit),
+        )
     }
 
     /// Looks a key up and reads it: a leaf and the record.
@@ -98,7 +161,135 @@ impl View {
         hash: u64,
         visit: impl FnOnce(Record<'_>, Location) -> R,
     ) -> Result<Option<R>> {
-        let _ = (database, key, hash, visit);
-        todo!()
+        let Some(leaves) = self.published.directories.get(&database.0) else {
+            return Ok(None);
+        };
+        let mut visit = Some(visit);
+        let first = leaves.partition_point(|leaf| leaf.first_hash < hash).saturating_sub(1);
+        let mut entries = Vec::new();
+        for leaf in leaves.iter().skip(first).take_while(|leaf| leaf.first_hash <= hash) {
+            entries.clear();
+            self.device.read_leaf(database.0, leaf, &mut entries)?;
+            for location in entries.iter().filter(|entry| entry.hash == hash).map(Location::of) {
+                let found =
+                    self.read(location, database, key, |record| visit.take().map(|visit| visit(record, location)))?;
+                if let Some(found) = found {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(None)
     }
+
+    pub(super) fn records(&self) -> Records<'_> {
+        Records { device: &self.device, table: &self.published.table }
+    }
+}
+
+/// A load under way.
+struct Loading<'a> {
+    view: &'a View,
+    hashes: &'a dyn KeyHashes,
+    visit: &'a mut dyn FnMut(LoadedRecord<'_>) -> Result<()>,
+    raw: Vec<u8>,
+    stream: Vec<u8>,
+    body: BodyBuffer,
+}
+
+impl Loading<'_> {
+    /// The extents of the first of `wanted`, as far as they are read with one call, and how many entries they hold.
+    fn gather(&self, wanted: &[Wanted]) -> Result<(Vec<Run>, usize)> {
+        let (device, table) = (&self.view.device, &self.view.published.table);
+        let blocks = |bytes: usize| (bytes / device.block_bytes) as u32;
+        let mut extents: Vec<Run> = Vec::new();
+        for (place, entry) in wanted.iter().enumerate() {
+            let run = table.extent_of(entry.block).filter(|_| table.get(entry.block).kind() == Some(BlockKind::Data));
+            let what = "the index names a block that holds no records";
+            let run = run.ok_or_else(|| device.corrupt(entry.block, what))?;
+            match (extents.first(), extents.last()) {
+                (_, Some(last)) if last.block == run.block => continue,
+                (Some(first), Some(last))
+                    if run.block + run.blocks - first.block > blocks(READ_BYTES)
+                        || run.block - (last.block + last.blocks) > blocks(GAP_BYTES) =>
+                {
+                    return Ok((extents, place));
+                }
+                _ => extents.push(run),
+            }
+        }
+        Ok((extents, wanted.len()))
+    }
+
+    /// Reads extents that lie near each other and passes on what is wanted of them.
+    fn read(&mut self, extents: &[Run], wanted: &[Wanted]) -> Result<()> {
+        let (Some(first), Some(last)) = (extents.first(), extents.last()) else {
+            return Ok(());
+        };
+        let block_bytes = self.view.device.block_bytes;
+        let mut raw = std::mem::take(&mut self.raw);
+        self.view.device.read_into(first.block, last.block + last.blocks - first.block, &mut raw)?;
+        let mut rest = wanted;
+        for extent in extents {
+            let count = rest.partition_point(|entry| entry.block < extent.block + extent.blocks);
+            let (now, later) = rest.split_at(count);
+            let start = (extent.block - first.block) as usize * block_bytes;
+            let bytes = raw.get(start..).unwrap_or_default();
+            let bytes = bytes.get(..extent.blocks as usize * block_bytes).unwrap_or(bytes);
+            self.pass_on(*extent, bytes, now)?;
+            rest = later;
+        }
+        self.raw = raw;
+        Ok(())
+    }
+
+    /// Passes the records of an extent on that are wanted; each of them must be there.
+    fn pass_on(&mut self, extent: Run, bytes: &[u8], wanted: &[Wanted]) -> Result<()> {
+        let records = self.view.records();
+        let part = stream_bytes(self.view.device.block_bytes);
+        self.stream.clear();
+        let first = records.stream(BlockKind::Data, extent.block, bytes, &mut self.stream)?;
+        let mut at = first.unwrap_or(self.stream.len());
+        let mut found = 0;
+        let mut of_block = (extent.block, of_block(wanted, extent.block));
+        while let Some(record) = self.stream.get(at..).and_then(ReadRecord::decode) {
+            let block = extent.block + (at / part) as u32;
+            if of_block.0 != block {
+                of_block = (block, self::of_block(wanted, block));
+            }
+            at += record.bytes;
+            if of_block.1.is_empty() {
+                continue;
+            }
+            let hashes = self.hashes;
+            // The chunks of a record that nobody names may be used for something else by now.
+            let Ok(hash) = records.with_key(&record, &mut self.body, |key| hashes.hash(key)) else {
+                if record.is_chunked() {
+                    continue;
+                }
+                break;
+            };
+            let Ok(place) = of_block.1.binary_search_by_key(&hash, |entry| entry.hash) else {
+                continue;
+            };
+            let Some(entry) = of_block.1.get(place).filter(|entry| entry.database == record.database.0) else {
+                continue;
+            };
+            found += 1;
+            let location = Location { block, size_code: entry.size_code };
+            let visit = &mut self.visit;
+            records.with_body(&record, &mut self.body, |record| visit(LoadedRecord { record, hash, location }))??;
+        }
+        if found != wanted.len() {
+            let what = "the index names a record that is not there";
+            return Err(self.view.device.corrupt(extent.block, what));
+        }
+        Ok(())
+    }
+}
+
+/// The entries of one block.
+fn of_block(wanted: &[Wanted], block: u32) -> &[Wanted] {
+    let start = wanted.partition_point(|entry| entry.block < block);
+    let end = wanted.partition_point(|entry| entry.block <= block);
+    wanted.get(start..end).unwrap_or_default()
 }

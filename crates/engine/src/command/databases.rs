@@ -16,7 +16,7 @@ const fn row(
     run: Run,
 ) -> Command {
     let (keys, flags) = (KeyPositions::NONE, flags.with(Flags::WHOLE));
-    Command { info: CommandInfo { name, arity, keys, flags, group, syntax, summary, since: "0.1.0" }, run }
+    Command::new(CommandInfo { name, arity, keys, flags, group, syntax, summary, since: "0.1.0" }, run)
 }
 
 const READS: (Group, Flags) = (Group::Generic, Flags::NONE);

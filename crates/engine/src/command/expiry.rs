@@ -6,7 +6,7 @@ use bowline_resp::{Args, Reply};
 
 const fn row(name: &'static str, arity: Arity, syntax: &'static str, summary: &'static str, run: Run) -> Command {
     let (keys, flags, group) = (KeyPositions::FIRST, Flags::FAST, Group::Generic);
-    Command { info: CommandInfo { name, arity, keys, flags, group, syntax, summary, since: "0.1.0" }, run }
+    Command::new(CommandInfo { name, arity, keys, flags, group, syntax, summary, since: "0.1.0" }, run)
 }
 
 const RELATIVE: &str = "key seconds [NX | XX | GT | LT]";

@@ -17,7 +17,7 @@ const fn row(
     run: Run,
 ) -> Command {
     let group = Group::Generic;
-    Command { info: CommandInfo { name, arity, keys, flags, group, syntax, summary, since: "0.1.0" }, run }
+    Command::new(CommandInfo { name, arity, keys, flags, group, syntax, summary, since: "0.1.0" }, run)
 }
 
 const FREES: Flags = Flags::FAST.with(Flags::FREES);

@@ -9,8 +9,8 @@ use bowline_resp::{Args, Reply};
 const TABLE_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// The row of this file.
-pub(super) static COMMANDS: &[Command] = &[Command {
-    info: CommandInfo {
+pub(super) static COMMANDS: &[Command] = &[Command::new(
+    CommandInfo {
         name: "lcs",
         arity: Arity::AtLeast(3),
         keys: KeyPositions::FIRST_TWO,
@@ -20,8 +20,8 @@ pub(super) static COMMANDS: &[Command] = &[Command {
         summary: "Finds the longest common subsequence of two strings.",
         since: "0.1.0",
     },
-    run: Run::Read(lcs),
-}];
+    Run::Read(lcs),
+)];
 
 #[derive(Default)]
 struct Options {

@@ -52,9 +52,24 @@ pub struct Command {
     pub info: CommandInfo,
     /// What it does.
     pub run: Run,
+    /// Bytes that a call with these arguments may put before its own into a value: what the log needs room for when a later
+    /// command of the same unit copies it. 0 for all but SETRANGE.
+    pub padding: fn(Args<'_>) -> usize,
 }
 
 impl Command {
+    /// A row that pads nothing.
+    pub const fn new(info: CommandInfo, run: Run) -> Command {
+        Command { info, run, padding: |_| 0 }
+    }
+
+    /// A row that pads.
+    #[must_use]
+    pub const fn padding(mut self, padding: fn(Args<'_>) -> usize) -> Command {
+        self.padding = padding;
+        self
+    }
+
     /// Whether it may change anything.
     pub fn is_write(&self) -> bool {
         matches!(self.run, Run::Write(_))

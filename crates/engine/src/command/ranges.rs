@@ -4,15 +4,13 @@ use super::arguments::integer;
 use super::{
     Arity, Change, Command, CommandError, CommandInfo, Expiry, Flags, Group, KeyPositions, Outcome, Run, View,
 };
-use crate::keyspace::entry::{EntryRef, Value};
+use crate::keyspace::entry::{EntryRef, Value, parse_canonical};
+use crate::limits::VALUE_BYTES_MAX;
 use bowline_resp::{Args, Reply};
 
 const fn row(name: &'static str, arguments: usize, syntax: &'static str, summary: &'static str, run: Run) -> Command {
     let (arity, keys, flags) = (Arity::Exactly(arguments), KeyPositions::FIRST, Flags::FAST);
-    Command {
-        info: CommandInfo { name, arity, keys, flags, group: Group::String, syntax, summary, since: "0.1.0" },
-        run,
-    }
+    Command::new(CommandInfo { name, arity, keys, flags, group: Group::String, syntax, summary, since: "0.1.0" }, run)
 }
 
 /// The rows of this file.
@@ -39,7 +37,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "key offset value",
         "Overwrites part of a string value; creates the key if need be.",
         Run::Write(setrange),
-    ),
+    )
+    .padding(setrange_padding),
 ];
 
 fn append(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
@@ -103,6 +102,12 @@ fn setrange(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'
     change.set_range(key, offset as u32, bytes);
     reply.integer(len.unwrap_or(0).max(end) as i64);
     Ok(())
+}
+
+/// The offset; one beyond the longest value there can be is refused, and pads nothing.
+fn setrange_padding(args: Args<'_>) -> usize {
+    let offset = parse_canonical(args.at(2)).and_then(|offset| usize::try_from(offset).ok());
+    offset.filter(|offset| *offset <= VALUE_BYTES_MAX).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -17,10 +17,7 @@ const fn row(
     run: Run,
 ) -> Command {
     let flags = Flags::FAST;
-    Command {
-        info: CommandInfo { name, arity, keys, flags, group: Group::String, syntax, summary, since: "0.1.0" },
-        run,
-    }
+    Command::new(CommandInfo { name, arity, keys, flags, group: Group::String, syntax, summary, since: "0.1.0" }, run)
 }
 
 const SET_SYNTAX: &str = "key value [NX | XX | IFEQ comparison-value] [GET] [EX seconds | PX milliseconds | \

@@ -10,10 +10,7 @@ use bowline_resp::{Args, Reply};
 
 const fn row(name: &'static str, arguments: usize, syntax: &'static str, summary: &'static str, run: Run) -> Command {
     let (arity, keys, flags) = (Arity::Exactly(arguments), KeyPositions::FIRST, Flags::FAST);
-    Command {
-        info: CommandInfo { name, arity, keys, flags, group: Group::Generic, syntax, summary, since: "0.1.0" },
-        run,
-    }
+    Command::new(CommandInfo { name, arity, keys, flags, group: Group::Generic, syntax, summary, since: "0.1.0" }, run)
 }
 
 /// The rows of this file.

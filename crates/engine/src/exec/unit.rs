@@ -5,9 +5,9 @@ use super::{
     Caller, Executor, KEY_OVERHEAD, Planned, RECORD_OVERHEAD, Replies, Request, context, finish, room_for, run_one,
 };
 use crate::command::{Change, Command, CommandError, Context, Flags};
-use crate::keyspace::entry::{EntryRef, parse_canonical};
+use crate::keyspace::entry::EntryRef;
 use crate::keyspace::{Hold, SegmentSet};
-use crate::limits::{RECORD_BYTES_MAX, REPLY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::limits::{RECORD_BYTES_MAX, REPLY_BYTES_MAX};
 use crate::log::{Admission, RoomClass};
 use crate::store::Store;
 use crate::version::Version;
@@ -309,15 +309,11 @@ fn room_under_hold(hold: &Hold<'_>, request: &Request<'_>, unit: &[Planned]) -> 
     if copies == 0 {
         return base;
     }
-    // A copy may be of what an earlier command of the unit wrote: no value is longer than the longest now, or than a
-    // SETRANGE makes it, plus all bytes that the unit brings.
+    // A copy may be of what an earlier command of the unit wrote: no value is longer than the longest now, or than one
+    // that a command pads, plus all bytes that the unit brings.
     let longest = entries(hold, request, unit, &[]).map(|entry| entry.value().len()).max().unwrap_or(0);
-    let reached = unit.iter().filter(|planned| planned.command.info.name == "setrange").map(|planned| {
-        let offset = parse_canonical(planned.args(request.buffer, request.ranges).at(2)).unwrap_or(0);
-        // Beyond the longest value there can be it will be refused, and makes nothing.
-        usize::try_from(offset).ok().filter(|offset| *offset <= VALUE_BYTES_MAX).unwrap_or(0)
-    });
-    let longest = longest.max(reached.max().unwrap_or(0));
+    let padded = unit.iter().map(|planned| (planned.command.padding)(planned.args(request.buffer, request.ranges)));
+    let longest = longest.max(padded.max().unwrap_or(0));
     base.saturating_add(copies.saturating_mul(longest + base + KEY_OVERHEAD))
 }
 

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Segments are reached only through a [`Hold`], which locks them in ascending order: the one rule against deadlock,
-//! written once. What a checkpoint does with all this is in `checkpoint`, and what it knows of an entry in `mark`. Not here: what commands mean (`command`), what is logged (`effect`).
+//! written once. What a checkpoint asks of all this is in `checkpoint`, what it knows of an entry in `mark`. Not here:
+//! what commands mean (`command`), what is logged (`effect`).
 
 mod alarm;
 pub mod checkpoint;

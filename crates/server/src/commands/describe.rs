@@ -7,6 +7,7 @@ use bowline_resp::{Args, Reply};
 
 use super::row::{Call, ServerCommand, help};
 use super::table::{self, Entry, Target};
+use crate::session::limits::DESCRIPTION_BYTES_MAX;
 
 /// The rows of this file.
 pub(super) static ROWS: &[ServerCommand] =
@@ -45,10 +46,6 @@ static SUBCOMMANDS: &[ServerCommand] = &[
     ),
     ServerCommand::new("command|help", Arity::Exactly(2), "", "Lists the subcommands.", help),
 ];
-
-/// Longest answer of COMMAND INFO in bytes: every command is told in a hundredth of it, so only a request that names
-/// commands thousands of times meets it. It is answered an error.
-const DESCRIPTION_BYTES_MAX: usize = 16 << 20;
 
 /// A command or subcommand as it is told.
 struct Described<'a> {

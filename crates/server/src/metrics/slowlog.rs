@@ -8,12 +8,8 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::limits::{SLOW_ARG_BYTES_MAX, SLOW_ARGS_MAX};
 use parking_lot::Mutex;
-
-/// Most arguments kept of a command; the last one says how many more there were. Redis's figure.
-const ARGS_MAX: usize = 32;
-/// Most bytes kept of an argument; then "... (n more bytes)". Redis's figure.
-const ARG_BYTES_MAX: usize = 128;
 
 /// One slow command.
 #[derive(Debug, Clone)]
@@ -72,7 +68,7 @@ impl Slowlog {
 /// Arguments as an entry keeps them; `before` it ran small commands that were timed with it.
 pub fn shorten<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>, before: usize) -> Vec<Vec<u8>> {
     let total = args.len();
-    let shown = if total > ARGS_MAX { ARGS_MAX - 1 } else { total };
+    let shown = if total > SLOW_ARGS_MAX { SLOW_ARGS_MAX - 1 } else { total };
     let mut kept: Vec<Vec<u8>> = args.take(shown).map(shorten_one).collect();
     if total > shown {
         kept.push(format!("... ({} more arguments)", total - shown).into_bytes());
@@ -84,9 +80,9 @@ pub fn shorten<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>, before: usize)
 }
 
 fn shorten_one(arg: &[u8]) -> Vec<u8> {
-    let mut kept = arg.get(..ARG_BYTES_MAX).unwrap_or(arg).to_vec();
-    if arg.len() > ARG_BYTES_MAX {
-        kept.extend_from_slice(format!("... ({} more bytes)", arg.len() - ARG_BYTES_MAX).as_bytes());
+    let mut kept = arg.get(..SLOW_ARG_BYTES_MAX).unwrap_or(arg).to_vec();
+    if arg.len() > SLOW_ARG_BYTES_MAX {
+        kept.extend_from_slice(format!("... ({} more bytes)", arg.len() - SLOW_ARG_BYTES_MAX).as_bytes());
     }
     kept
 }

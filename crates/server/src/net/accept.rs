@@ -21,6 +21,7 @@ use rustix::process::{Resource, getrlimit};
 use super::listen::{Dialect, Door, Listening};
 use super::mailbox::{Letter, Mailbox};
 use super::socket::Socket;
+use crate::session::limits::{ACCEPT_TURN_MAX, OTHER_FILES};
 use crate::state::Server;
 
 /// Redis's text for a client that protected mode turns away.
@@ -30,13 +31,6 @@ or bind to the right interfaces behind a firewall and run 'CONFIG SET protected-
 
 /// How often the want of descriptors is told at most.
 const WARN_EVERY: Duration = Duration::from_secs(10);
-
-/// Connections taken from a door before the loop looks after those that are in. The door stays ready meanwhile.
-pub const ACCEPT_TURN_MAX: usize = 64;
-
-/// Descriptors that connections leave to the rest: listeners, log files, the lock, pollers, and some to spare. When they
-/// would take them, they are told that the server is full.
-pub const OTHER_FILES: u64 = 64;
 
 /// What a client over the limit is told.
 const FULL: &[u8] = b"-ERR max number of clients reached\r\n";

@@ -96,8 +96,7 @@ impl Connection {
     fn read(&mut self, bench: &mut Workbench, buffer: &mut [u8]) -> io::Result<()> {
         let wanted = self.session.bytes_wanted();
         let (asked, read) = if wanted >= DIRECT_READ_FROM {
-            // As much as has come already, at least a usual read: memory follows bytes, not what a header promises.
-            let space = wanted.min(DIRECT_READ_BYTES).min(self.session.received_bytes().max(buffer.len()));
+            let space = direct_space(wanted, self.session.received_bytes(), buffer.len());
             let read = self.socket.read(self.session.direct_space(space));
             self.session.received_directly(space, *read.as_ref().unwrap_or(&0), bench);
             (space, read)
@@ -157,5 +156,32 @@ impl Connection {
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// How much of an argument of which `wanted` bytes are missing is read at once, `received` bytes having come: as much
+/// again, at least a usual read. Memory follows bytes, not what a header promises.
+fn direct_space(wanted: usize, received: usize, usual: usize) -> usize {
+    wanted.min(DIRECT_READ_BYTES).min(received.max(usual))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::limits::READ_BYTES;
+
+    #[test]
+    fn the_space_for_a_promised_argument_grows_with_what_has_come() {
+        let promised = 512 << 20;
+        let mut received = 20;
+        let mut most = 0;
+        while received < 4 << 20 {
+            let space = direct_space(promised - received, received, READ_BYTES);
+            assert!(space <= received.max(READ_BYTES), "{space} for {received}");
+            most = most.max(space);
+            received += space;
+        }
+        assert_eq!(most, DIRECT_READ_BYTES);
+        assert_eq!(direct_space(100, received, READ_BYTES), 100, "never beyond the argument");
     }
 }

@@ -3,7 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
-use crate::net::accept::OTHER_FILES;
+use crate::session::limits::OTHER_FILES;
 
 /// Raises the limit of open files so that this many connections have room. What the system does not allow is logged with
 /// its remedy; connections beyond it are refused when they come (`net::accept`), however high `max_connections` is.

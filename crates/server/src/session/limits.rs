@@ -65,3 +65,22 @@ pub const ACCEPT_REST_MS: u64 = 100;
 
 /// Seconds for which a connection that is closing waits for its client to take the last replies.
 pub const LAST_REPLY_SECONDS_MAX: u64 = 60;
+
+/// Connections taken from a door before the loop looks after those that are in. The door stays ready meanwhile.
+pub const ACCEPT_TURN_MAX: usize = 64;
+
+/// Descriptors that connections leave to the rest: listeners, log files, the lock, pollers, and some to spare. When they
+/// would take them, they are told that the server is full.
+pub const OTHER_FILES: u64 = 64;
+
+/// Longest line of the text protocol in bytes, line end included: room for the largest value with every byte escaped would be
+/// gigabytes; the Redis protocol is the one for such values. A longer line is an error that closes the connection.
+pub const LINE_BYTES_MAX: usize = 64 << 20;
+
+/// Longest line of the text protocol in bytes, line end included, before the client has authenticated: room for a password. A stranger's bytes
+/// are not kept beyond it; a longer line is an error that closes the connection.
+pub const UNAUTHENTICATED_LINE_BYTES_MAX: usize = 1 << 10;
+
+/// Longest answer of COMMAND INFO in bytes: every command is told in a hundredth of it, so only a request that names
+/// commands thousands of times meets it. It is answered an error.
+pub const DESCRIPTION_BYTES_MAX: usize = 16 << 20;

@@ -27,13 +27,7 @@ use std::io::BufRead;
 
 use bowline_resp::{ProtocolError, quote, split_inline};
 
-/// Longest line of a request in bytes, line end included: room for the largest value with every byte escaped would be
-/// gigabytes; the Redis protocol is the one for such values. A longer line is an error that closes the connection.
-pub const LINE_BYTES_MAX: usize = 64 << 20;
-
-/// Longest line in bytes, line end included, before the client has authenticated: room for a password. A stranger's bytes
-/// are not kept beyond it; a longer line is an error that closes the connection.
-pub const UNAUTHENTICATED_LINE_BYTES_MAX: usize = 1 << 10;
+use crate::session::limits::{LINE_BYTES_MAX, UNAUTHENTICATED_LINE_BYTES_MAX};
 
 /// A request, unescaped.
 #[derive(Debug, Clone, PartialEq, Eq)]

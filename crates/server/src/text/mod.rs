@@ -16,13 +16,10 @@ use bowline_resp::{ArgRange, Protocol, ReplyDecoder, Value};
 use crate::commands::info;
 use crate::commands::table::{self, Target};
 use crate::loading::REFUSAL;
-use crate::session::limits::YIELD_BYTES;
+use crate::session::limits::{LINE_BYTES_MAX, UNAUTHENTICATED_LINE_BYTES_MAX, YIELD_BYTES};
 use crate::session::{Session, Waits, Workbench};
 use crate::state::PauseMode;
-use codec::{
-    LINE_BYTES_MAX, Line, TextCommand, TextError, TextRequest, UNAUTHENTICATED_LINE_BYTES_MAX, first_line, is_http,
-    parse_command, write_error, write_value,
-};
+use codec::{Line, TextCommand, TextError, TextRequest, first_line, is_http, parse_command, write_error, write_value};
 
 /// How often it is told that a connection sent HTTP: who scans ports must not fill the log.
 const HTTP_TOLD_EVERY_MS: u64 = 10_000;
@@ -259,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_stranger_gets_a_short_line_and_after_auth_a_long_one() {
-        let long = vec![b'x'; codec::UNAUTHENTICATED_LINE_BYTES_MAX];
+        let long = vec![b'x'; UNAUTHENTICATED_LINE_BYTES_MAX];
         let (text, closes) = answer(&[("requirepass", "secret")], &long);
         assert_eq!(text, "ERROR line longer than 1024 bytes: authenticate first: AUTH \"password\"\n");
         assert!(closes);

@@ -106,6 +106,13 @@ impl FileBytes {
         }
     }
 
+    /// Makes the file longer, with zeroes, or shorter.
+    pub(crate) fn resize(&mut self, bytes: u64) {
+        self.cached.resize(bytes as usize, 0);
+        self.dirty.retain(|sector, _| sector * SECTOR_BYTES < bytes as usize);
+        self.lengths.push(bytes);
+    }
+
     /// What was written becomes durable.
     pub(crate) fn sync(&mut self) {
         for (sector, versions) in std::mem::take(&mut self.dirty) {

@@ -51,6 +51,8 @@ pub enum CallKind {
     Write,
     /// `DiskFile::sync_data`.
     Sync,
+    /// `DiskFile::resize`.
+    Resize,
     /// `DiskFile::len`.
     Length,
 }

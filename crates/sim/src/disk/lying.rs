@@ -119,6 +119,10 @@ impl DiskFile for LyingFile {
         }
     }
 
+    fn resize(&self, bytes: u64) -> io::Result<()> {
+        self.file.resize(bytes)
+    }
+
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }

@@ -105,6 +105,11 @@ impl DiskFile for MeddlingFile {
         self.file.sync_data()
     }
 
+    fn resize(&self, bytes: u64) -> io::Result<()> {
+        self.meddle();
+        self.file.resize(bytes)
+    }
+
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }

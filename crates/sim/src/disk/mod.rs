@@ -443,6 +443,25 @@ impl DiskFile for SimFile {
         }
     }
 
+    fn resize(&self, bytes: u64) -> io::Result<()> {
+        if !self.writable {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let state = &mut *self.disk.state();
+        match state.faults.count_at(CallKind::Resize, &self.path, Some(self.file), bytes, 0) {
+            Verdict::Go => {}
+            Verdict::PowerIsOff => return Err(power_is_off()),
+            Verdict::Fail(failure) => return Err(failure.error()),
+        }
+        let used = state.used();
+        let file = state.files.get_mut(&self.file).expect("an open file exists");
+        if bytes.saturating_sub(file.len()) > state.capacity.saturating_sub(used) {
+            return Err(Failure::Enospc.error());
+        }
+        file.resize(bytes);
+        Ok(())
+    }
+
     fn len(&self) -> io::Result<u64> {
         let mut state = self.disk.state();
         state.begin(CallKind::Length, &self.path)?;

@@ -91,6 +91,7 @@ pub(crate) struct ReadRecord<'a> {
 /// What a record in chunks lists.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ListedBody<'a> {
+    pub(crate) key_bytes: u64,
     pub(crate) value_bytes: u64,
     pub(crate) depth: u8,
     pub(crate) list_bytes: u64,
@@ -123,7 +124,8 @@ pub(crate) fn encode_inline(record: &Record<'_>, bytes: &mut Vec<u8>) {
         Value::Integer(number) => (&[][..], Some(number.to_le_bytes())),
     };
     let stored = record.value.stored_bytes();
-    encode_head(record, if integer.is_some() { INTEGER } else { 0 }, stored as u64, bytes);
+    let flags = if integer.is_some() { INTEGER } else { 0 };
+    encode_head(record, flags, record.key.len() as u64, stored as u64, bytes);
     bytes.extend_from_slice(record.key);
     match integer {
         Some(number) => bytes.extend_from_slice(&number[..stored]),
@@ -131,10 +133,10 @@ pub(crate) fn encode_inline(record: &Record<'_>, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Appends a record whose key and value lie in chunks; `record.value` is not looked at.
+/// Appends a record whose key and value lie in chunks; those of `record` are not looked at.
 pub(crate) fn encode_chunked(record: &Record<'_>, body: &ListedBody<'_>, bytes: &mut Vec<u8>) {
     assert!(body.chunks.len() <= LISTED_MAX, "a record lists a bounded number of chunks");
-    encode_head(record, CHUNKED, body.value_bytes, bytes);
+    encode_head(record, CHUNKED, body.key_bytes, body.value_bytes, bytes);
     bytes.push(body.depth);
     put_varint(bytes, body.list_bytes);
     put_varint(bytes, body.chunks.len() as u64);
@@ -143,10 +145,10 @@ pub(crate) fn encode_chunked(record: &Record<'_>, body: &ListedBody<'_>, bytes: 
     }
 }
 
-fn encode_head(record: &Record<'_>, flags: u8, value_bytes: u64, bytes: &mut Vec<u8>) {
+fn encode_head(record: &Record<'_>, flags: u8, key_bytes: u64, value_bytes: u64, bytes: &mut Vec<u8>) {
     bytes.push(PRESENT | flags | if record.expire_at.is_some() { EXPIRES } else { 0 });
     put_varint(bytes, u64::from(record.database.0));
-    put_varint(bytes, record.key.len() as u64);
+    put_varint(bytes, key_bytes);
     put_varint(bytes, value_bytes);
     bytes.extend_from_slice(&record.version.0.to_le_bytes());
     put_varint(bytes, zigzag(age(record.version, record.created)));
@@ -223,6 +225,11 @@ impl<'a> ReadRecord<'a> {
         Some(ReadRecord { database, version, created, expire_at, body, bytes })
     }
 
+    /// Whether key and value lie in chunks.
+    pub(crate) fn is_chunked(&self) -> bool {
+        matches!(self.body, Body::Chunked { .. })
+    }
+
     /// The entry with the key and value that were read for it.
     pub(crate) fn with<'b>(&self, key: &'b [u8], value: Value<'b>) -> Record<'b> {
         let ReadRecord { database, version, created, expire_at, .. } = *self;
@@ -255,7 +262,7 @@ mod tests {
         assert_eq!(hex(&bytes), "83ac02030100000024f40000".to_owned() + "00" + "02" + "0708000000000000" + "6b6579fe");
         let mut bytes = Vec::new();
         let chunks = [ChunkRef { block: 0x0403_0201, blocks: 16 }, ChunkRef { block: 9, blocks: 1 }];
-        let body = ListedBody { value_bytes: 70_000, depth: 1, list_bytes: 0, chunks: &chunks };
+        let body = ListedBody { key_bytes: 3, value_bytes: 70_000, depth: 1, list_bytes: 0, chunks: &chunks };
         encode_chunked(&SMALL, &body, &mut bytes);
         assert_eq!(
             hex(&bytes),
@@ -303,6 +310,7 @@ mod tests {
         ) {
             let chunks: Vec<ChunkRef> = blocks.iter().map(|&(block, blocks)| ChunkRef { block, blocks }).collect();
             let body = ListedBody {
+                key_bytes: 3,
                 value_bytes: u64::from(value_bytes), depth: 1 + u8::from(two), list_bytes: 7, chunks: &chunks,
             };
             let mut bytes = Vec::new();

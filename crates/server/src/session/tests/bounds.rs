@@ -52,3 +52,23 @@ fn what_a_client_makes_the_server_keep_is_counted() {
     talk.send(b"GET k\r\n");
     assert!(bytes(&talk) >= 10_000, "the reply that was not taken: {}", bytes(&talk));
 }
+
+#[test]
+fn a_stranger_that_takes_no_replies_gets_no_further_ones() {
+    let mut talk = talk_with(Dialect::Resp, &[("requirepass", "secret")], |_| {});
+    let asked = 10_000;
+    let refusal = "-NOAUTH Authentication required.\r\n";
+    let mut replies = 0;
+    for _ in 0..asked / 100 {
+        talk.send("GET k\r\n".repeat(100).as_bytes());
+        let kept = talk.session.output_bytes();
+        assert!(kept <= crate::session::limits::STRANGER_REPLY_BYTES_MAX + refusal.len(), "{kept}");
+    }
+    while talk.session.output_bytes() > 0 {
+        let taken = talk.take();
+        assert_eq!(taken, refusal.repeat(taken.len() / refusal.len()));
+        replies += taken.len() / refusal.len();
+        talk.session.resume(&mut talk.bench);
+    }
+    assert_eq!(replies, asked, "those that waited were answered when some had been taken");
+}

@@ -1,0 +1,85 @@
+//! The file below the blocks: whole blocks in and out, and every block that is read compared with its reference.
+
+use std::path::PathBuf;
+
+use super::format::leaf::{self, IndexEntry};
+use super::format::manifest::{BlockRef, LeafRef};
+use crate::disk::DiskFile;
+use crate::error::{Error, Result};
+
+/// An open block file as a row of blocks.
+pub(crate) struct Device {
+    pub(crate) file: Box<dyn DiskFile>,
+    pub(crate) path: PathBuf,
+    pub(crate) block_bytes: usize,
+}
+
+impl Device {
+    /// Where a block stands in the file, bytes.
+    pub(crate) fn offset(&self, block: u32) -> u64 {
+        u64::from(block) * self.block_bytes as u64
+    }
+
+    /// Says that a block is not what was written.
+    pub(crate) fn corrupt(&self, block: u32, what: &'static str) -> Error {
+        Error::Corrupt { path: self.path.clone(), offset: self.offset(block), what }
+    }
+
+    /// Reads `blocks` blocks into `buffer`, in place of what it holds; fewer bytes where the file ends.
+    pub(crate) fn read_into(&self, block: u32, blocks: u32, buffer: &mut Vec<u8>) -> Result<()> {
+        buffer.resize(blocks as usize * self.block_bytes, 0);
+        let count = read_up_to(&*self.file, buffer, self.offset(block));
+        buffer.truncate(count.map_err(|source| Error::io("read", &self.path, source))?);
+        Ok(())
+    }
+
+    /// Reads a block that must have the checksum of its reference.
+    pub(crate) fn read_checked(&self, at: BlockRef, what: &'static str) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.read_into(at.block, 1, &mut bytes)?;
+        if bytes.len() < self.block_bytes || crc32c::crc32c(&bytes) != at.crc {
+            return Err(self.corrupt(at.block, what));
+        }
+        Ok(bytes)
+    }
+
+    /// Appends the entries of a leaf.
+    pub(crate) fn read_leaf(&self, database: u32, leaf: &LeafRef, entries: &mut Vec<IndexEntry>) -> Result<()> {
+        const WHAT: &str = "a leaf of the index is not what was written";
+        let bytes = self.read_checked(leaf.at, WHAT)?;
+        let before = entries.len();
+        let decoded = leaf::decode(&bytes, leaf.at.block, database, entries);
+        let first = entries.get(before).map(|entry| entry.hash);
+        if decoded.is_none() || entries.len() - before != usize::from(leaf.entries) || first != Some(leaf.first_hash) {
+            return Err(self.corrupt(leaf.at.block, WHAT));
+        }
+        Ok(())
+    }
+
+    /// Writes whole blocks from `block` on.
+    pub(crate) fn write(&self, block: u32, bytes: &[u8]) -> Result<()> {
+        self.file.write_all_at(bytes, self.offset(block)).map_err(|source| Error::io("write", &self.path, source))
+    }
+
+    /// Makes everything written durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|source| Error::io("sync", &self.path, source))
+    }
+
+    /// Makes the file this many blocks long.
+    pub(crate) fn resize(&self, blocks: u32) -> Result<()> {
+        self.file.resize(self.offset(blocks)).map_err(|source| Error::io("resize", &self.path, source))
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+pub(crate) fn read_up_to(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + done as u64)? {
+            0 => break,
+            count => done += count,
+        }
+    }
+    Ok(done)
+}

@@ -1,0 +1,142 @@
+//! A large entry on its way into the file: its key and value go into chunks while they come, its record is written last.
+
+use super::checkpoint::Checkpoint;
+use super::format::record::{CHUNK_REF_BYTES, ChunkRef, LISTED_MAX, ListedBody, Record, encode_chunked};
+use super::format::{BlockKind, stream_bytes};
+use super::index::Change;
+use super::space::Run;
+use super::writer::Writer;
+use crate::error::Result;
+use crate::keyspace::entry::Value;
+
+/// Bytes that are being cut into chunks.
+struct Chunks {
+    done: Vec<ChunkRef>,
+    run: Option<Run>,
+    stream: Vec<u8>,
+    /// Bytes still to come.
+    remaining: u64,
+}
+
+impl Chunks {
+    fn new(bytes: u64) -> Chunks {
+        Chunks { done: Vec::new(), run: None, stream: Vec::new(), remaining: bytes }
+    }
+
+    fn write(&mut self, mut bytes: &[u8], writer: &mut Writer<'_>) -> Result<()> {
+        while !bytes.is_empty() {
+            let run = match self.run {
+                Some(run) => run,
+                None => *self.run.insert(writer.allocate_chunk(self.remaining)?),
+            };
+            let room = run.blocks as usize * stream_bytes(writer.device.block_bytes) - self.stream.len();
+            let (part, rest) = bytes.split_at(room.min(bytes.len()));
+            self.stream.extend_from_slice(part);
+            assert!(part.len() as u64 <= self.remaining, "the value is no longer than was announced");
+            self.remaining -= part.len() as u64;
+            bytes = rest;
+            if part.len() == room {
+                self.close(writer)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, writer: &mut Writer<'_>) -> Result<()> {
+        if let Some(run) = self.run.take() {
+            let used = writer.write_extent(BlockKind::Chunk, run, &self.stream, &[], 1)?;
+            self.done.push(ChunkRef { block: used.block, blocks: used.blocks as u8 });
+            self.stream.clear();
+        }
+        Ok(())
+    }
+
+    fn give_back(&mut self, writer: &mut Writer<'_>) {
+        if let Some(run) = self.run.take() {
+            writer.space.release(run);
+        }
+        // An error says that they are gone already.
+        let _ = writer.free_chunks(std::mem::take(&mut self.done).into_iter().map(|chunk| chunk.block));
+    }
+}
+
+/// The value of a large entry on its way into the file.
+pub struct LargePut<'c, 'a> {
+    checkpoint: &'c mut Checkpoint<'a>,
+    head: Record<'static>,
+    key_bytes: u64,
+    value_bytes: u64,
+    change: Change,
+    body: Chunks,
+    lists: Chunks,
+    is_finished: bool,
+}
+
+impl<'c, 'a> LargePut<'c, 'a> {
+    pub(super) fn begin(
+        checkpoint: &'c mut Checkpoint<'a>,
+        record: &Record<'_>,
+        value_bytes: u64,
+        change: Change,
+    ) -> Result<LargePut<'c, 'a>> {
+        let Record { database, version, created, expire_at, key, .. } = *record;
+        let head = Record { database, key: &[], value: Value::Bytes(&[]), version, created, expire_at };
+        let key_bytes = key.len() as u64;
+        let (body, lists) = (Chunks::new(key_bytes + value_bytes), Chunks::new(0));
+        let mut put = LargePut { checkpoint, head, key_bytes, value_bytes, change, body, lists, is_finished: false };
+        put.write(key)?;
+        Ok(put)
+    }
+
+    /// Appends a part of the value.
+    ///
+    /// # Errors
+    /// `BlockFileFull`, `Io`.
+    ///
+    /// # Panics
+    /// When the parts are longer than was announced.
+    pub fn write(&mut self, part: &[u8]) -> Result<()> {
+        self.body.write(part, &mut self.checkpoint.writer)
+    }
+
+    /// Stores the entry. Dropped without it, the entry is not stored and its blocks are free again.
+    ///
+    /// # Errors
+    /// `BlockFileFull`, `Io`.
+    ///
+    /// # Panics
+    /// When the parts were shorter than was announced.
+    pub fn finish(mut self) -> Result<()> {
+        assert!(self.body.remaining == 0, "the value is as long as was announced");
+        let writer = &mut self.checkpoint.writer;
+        self.body.close(writer)?;
+        let mut list = Vec::new();
+        if self.body.done.len() > LISTED_MAX {
+            list.reserve(self.body.done.len() * CHUNK_REF_BYTES);
+            self.body.done.iter().for_each(|chunk| chunk.encode(&mut list));
+            self.lists = Chunks::new(list.len() as u64);
+            self.lists.write(&list, writer)?;
+            self.lists.close(writer)?;
+        }
+        let (depth, chunks) = if list.is_empty() { (1, &self.body.done) } else { (2, &self.lists.done) };
+        if chunks.len() > LISTED_MAX {
+            return Err(writer.full());
+        }
+        let LargePut { key_bytes, value_bytes, .. } = self;
+        let listed = ListedBody { key_bytes, value_bytes, depth, list_bytes: list.len() as u64, chunks };
+        let mut record = Vec::new();
+        encode_chunked(&self.head, &listed, &mut record);
+        self.checkpoint.put_encoded(self.change, &record)?;
+        self.is_finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for LargePut<'_, '_> {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            self.body.give_back(&mut self.checkpoint.writer);
+            self.lists.give_back(&mut self.checkpoint.writer);
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The last steps of a checkpoint: the rest of the index, table pages and manifest, sync, superblock, sync.
+//!
+//! Table pages and manifest are blocks themselves, so giving them blocks changes the table. All of them get their blocks
+//! first, until no page is left that was changed and has none; then they are written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::checkpoint::{Checkpoint, Commit, Published};
+use super::format::leaf::UNIT_BYTES;
+use super::format::manifest::{self, BlockRef, DatabaseLeaves, LeafRef, Manifest};
+use super::format::superblock::{ManifestRef, Superblock};
+use super::format::{BlockKind, table};
+use super::published;
+use super::space::Run;
+use super::writer::Writer;
+use crate::error::Result;
+
+/// Free space at the end of a file that is worth giving back: an eighth of it, but no less than this, bytes.
+const SHRINK_BYTES_MIN: u64 = 4 * 1024 * 1024;
+
+impl Checkpoint<'_> {
+    /// Writes the rest of the index, the block table and the manifest, syncs, writes the superblock, syncs. When it
+    /// returns `Ok` the checkpoint is durable.
+    ///
+    /// # Errors
+    /// `BlockFileFull`, `Io`, `Corrupt`: the checkpoint before stays. When writing the superblock itself failed, nobody
+    /// knows which one counts: the file then refuses every later checkpoint with `CheckpointFailed` until it is
+    /// reopened.
+    ///
+    /// # Panics
+    /// When something was put or removed after the last range was finished.
+    pub fn publish(mut self, commit: &Commit<'_>) -> Result<Published> {
+        assert!(!self.has_open_range(), "every change belongs to a finished range");
+        self.finish_range(u64::MAX)?;
+        let directories = self.finish_index()?;
+        let next = self.write_tables(directories, commit)?;
+        self.writer.device.sync()?;
+
+        let (superblock, block_bytes) = (next.superblock, self.writer.device.block_bytes);
+        let mut block = superblock.encode().to_vec();
+        block.resize(block_bytes, 0);
+        self.file.in_doubt = true;
+        self.writer.device.write(superblock.slot(), &block)?;
+        self.writer.device.sync()?;
+        self.file.in_doubt = false;
+        self.is_published = true;
+
+        let shrunk = superblock.file_blocks < self.writer.base.superblock.file_blocks;
+        self.file.take_over(next, std::mem::take(&mut self.writer.space), std::mem::take(&mut self.writer.freed));
+        if shrunk {
+            // Blocks behind the end are no harm: the superblock does not count them.
+            let _ = self.writer.device.resize(superblock.file_blocks);
+        }
+        Ok(Published {
+            sequence: superblock.sequence,
+            entries: superblock.entries,
+            written_bytes: self.writer.written_bytes + block_bytes as u64,
+            compacted_records: self.compaction.moved_records(),
+            file_blocks: superblock.file_blocks,
+        })
+    }
+
+    /// Merges and writes what is left of the index; returns the directory of each database.
+    fn finish_index(&mut self) -> Result<BTreeMap<u32, Arc<Vec<LeafRef>>>> {
+        let mut directories = std::mem::take(&mut self.directories);
+        for (database, merge) in std::mem::take(&mut self.merges) {
+            let leaves = merge.finish(&mut self.writer)?;
+            if leaves.is_empty() {
+                directories.remove(&database);
+            } else {
+                directories.insert(database, Arc::new(leaves));
+            }
+        }
+        self.writer.close_extent()?;
+        Ok(directories)
+    }
+
+    /// Writes table pages and manifest.
+    fn write_tables(
+        &mut self,
+        directories: BTreeMap<u32, Arc<Vec<LeafRef>>>,
+        commit: &Commit<'_>,
+    ) -> Result<published::Published> {
+        let writer = &mut self.writer;
+        writer.release_singles();
+        writer.shrink();
+        let base = Arc::clone(&writer.base);
+        let leaf_counts = || directories.values().map(|leaves| leaves.len());
+        let manifest_bytes = |pages: usize| manifest::encoded_bytes(commit.databases.len(), pages, leaf_counts());
+        let places = place_tables(writer, manifest_bytes)?;
+        let pages = write_pages(writer, &places.pages)?;
+        writer.written_pages_match(&places.pages);
+
+        let entries = directories.values().flat_map(|leaves| leaves.iter()).map(|leaf| u64::from(leaf.entries)).sum();
+        let manifest = Manifest {
+            store_id: base.superblock.identity.store_id,
+            databases: commit.databases.to_vec(),
+            pages,
+            directories: directories
+                .iter()
+                .map(|(database, leaves)| DatabaseLeaves { database: *database, leaves: leaves.to_vec() })
+                .collect(),
+        };
+        let (block_bytes, sequence) = (writer.device.block_bytes, writer.sequence);
+        let root = write_manifest(&manifest, &places.manifest, block_bytes, sequence, &mut |block, bytes| {
+            writer.write_single(block, bytes)
+        })?;
+        writer.write_gathered()?;
+        let superblock = Superblock {
+            file_blocks: writer.table.blocks(),
+            sequence: writer.sequence,
+            cut: commit.cut,
+            log_position: commit.log_position,
+            entries,
+            live_bytes: writer.live_units * UNIT_BYTES as u64,
+            manifest: root,
+            ..base.superblock
+        };
+        Ok(published::Published {
+            superblock,
+            databases: manifest.databases,
+            directories,
+            table: writer.table.clone(),
+            pages: manifest.pages,
+            manifest: places.manifest,
+        })
+    }
+}
+
+/// Blocks for what has to be written.
+struct Places {
+    /// For each page of the table its new block; `None` when it stays where it is.
+    pages: Vec<Option<u32>>,
+    manifest: Vec<u32>,
+}
+
+fn place_tables(writer: &mut Writer<'_>, manifest_bytes: impl Fn(usize) -> usize) -> Result<Places> {
+    let base = Arc::clone(&writer.base);
+    let payload = manifest::payload_bytes(writer.device.block_bytes);
+    writer.free_old(base.manifest.iter().copied());
+    writer.free_old(base.pages.iter().skip(writer.table.page_count()).map(|page| page.block));
+    let mut places = Places { pages: Vec::new(), manifest: Vec::new() };
+    loop {
+        let mut is_settled = true;
+        places.pages.resize(writer.table.page_count(), None);
+        for page in 0..places.pages.len() {
+            if places.pages.get(page) == Some(&None) && !writer.table.shares_page(&base.table, page) {
+                writer.free_old(base.pages.get(page).map(|page| page.block).into_iter());
+                let block = writer.allocate_single(BlockKind::Table)?;
+                if let Some(place) = places.pages.get_mut(page) {
+                    *place = Some(block);
+                }
+                is_settled = false;
+            }
+        }
+        while places.manifest.len() < manifest_bytes(writer.table.page_count()).div_ceil(payload) {
+            places.manifest.push(writer.allocate_single(BlockKind::Manifest)?);
+            is_settled = false;
+        }
+        if is_settled && places.pages.len() == writer.table.page_count() {
+            writer.release_singles();
+            return Ok(places);
+        }
+    }
+}
+
+fn write_pages(writer: &mut Writer<'_>, places: &[Option<u32>]) -> Result<Vec<BlockRef>> {
+    let base = Arc::clone(&writer.base);
+    let mut refs = Vec::with_capacity(places.len());
+    for (page, place) in places.iter().enumerate() {
+        let at = match place {
+            Some(block) => {
+                let entries = writer.table.page(page);
+                let bytes = table::encode(writer.device.block_bytes, *block, writer.sequence, page as u32, entries);
+                writer.write_single(*block, &bytes)?;
+                BlockRef { block: *block, crc: crc32c::crc32c(&bytes) }
+            }
+            None => base.pages.get(page).copied().unwrap_or_else(|| unreachable!("a shared page is one of the base")),
+        };
+        refs.push(at);
+    }
+    Ok(refs)
+}
+
+/// Writes the manifest from its end, since each block names the checksum of the next.
+pub(crate) fn write_manifest(
+    manifest: &Manifest,
+    blocks: &[u32],
+    block_bytes: usize,
+    sequence: u64,
+    write: &mut dyn FnMut(u32, &[u8]) -> Result<()>,
+) -> Result<ManifestRef> {
+    let bytes = manifest.encode();
+    let mut parts: Vec<&[u8]> = bytes.chunks(manifest::payload_bytes(block_bytes)).collect();
+    assert!(parts.len() <= blocks.len(), "the manifest has enough blocks");
+    parts.resize(blocks.len(), &[]);
+    let mut next = BlockRef::default();
+    for (block, part) in blocks.iter().zip(parts).rev() {
+        let bytes = manifest::encode_block(block_bytes, *block, sequence, next, part);
+        write(*block, &bytes)?;
+        next = BlockRef { block: *block, crc: crc32c::crc32c(&bytes) };
+    }
+    Ok(ManifestRef { block: next.block, crc: next.crc, bytes: bytes.len() as u64 })
+}
+
+impl Writer<'_> {
+    /// Frees single blocks of the base.
+    fn free_old(&mut self, blocks: impl Iterator<Item = u32>) {
+        for block in blocks {
+            self.free(Run { block, blocks: 1 });
+        }
+    }
+
+    /// Cuts free blocks off the end of a file that grows by itself.
+    fn shrink(&mut self) {
+        let (free, blocks) = (self.space.free_at_end(), self.space.blocks());
+        let least = (self.device.offset(blocks) / 8).max(SHRINK_BYTES_MIN);
+        // What is kept is what the next checkpoint will want to grow by.
+        let kept = (least / 2 / self.device.block_bytes as u64) as u32;
+        if self.auto && self.device.offset(free) > least && free > kept {
+            let blocks = blocks - (free - kept);
+            self.space.shrink(blocks);
+            self.table.resize(blocks);
+        }
+    }
+
+    fn written_pages_match(&self, places: &[Option<u32>]) {
+        let changed = |page| !self.table.shares_page(&self.base.table, page);
+        let all = places.iter().enumerate().all(|(page, place)| place.is_some() || !changed(page));
+        assert!(all, "every changed page of the table is written");
+    }
+}

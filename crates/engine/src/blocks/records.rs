@@ -1,0 +1,155 @@
+//! Reading records and the bodies that lie in chunks, each block compared with the block table.
+
+use super::device::Device;
+use super::format::extent;
+use super::format::leaf::{code_bytes, size_code};
+use super::format::record::{Body, ChunkList, ChunkRef, ReadRecord, Record, chunks_of};
+use super::format::{BlockKind, stream_bytes};
+use super::table::BlockTable;
+use crate::error::{Error, Result};
+use crate::keyspace::entry::Value;
+
+/// Records as a block table knows them.
+#[derive(Clone, Copy)]
+pub(crate) struct Records<'a> {
+    pub(crate) device: &'a Device,
+    pub(crate) table: &'a BlockTable,
+}
+
+/// What a large value is read with; kept from one to the next.
+#[derive(Default)]
+pub(crate) struct BodyBuffer {
+    raw: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Records<'_> {
+    /// Appends the stream of the blocks in `bytes`, the first of which is `block`; returns where in it the first record
+    /// starts.
+    pub(crate) fn stream(
+        &self,
+        kind: BlockKind,
+        block: u32,
+        bytes: &[u8],
+        stream: &mut Vec<u8>,
+    ) -> Result<Option<usize>> {
+        let crc_of = |block| self.table.get(block).crc;
+        extent::decode(bytes, self.device.block_bytes, kind, block, crc_of, stream)
+            .map_err(|bad| self.device.corrupt(bad.block, bad.what))
+    }
+
+    /// Reads the record that starts in `block`, has this size code and a key that `is_wanted`, and passes it to `visit`.
+    /// `None` when there is none.
+    pub(crate) fn find<R>(
+        &self,
+        (block, code): (u32, u8),
+        mut is_wanted: impl FnMut(&ReadRecord<'_>, &[u8]) -> bool,
+        visit: impl FnOnce(&ReadRecord<'_>, &mut BodyBuffer) -> Result<R>,
+    ) -> Result<Option<R>> {
+        let part = stream_bytes(self.device.block_bytes);
+        let run = self.table.extent_of(block).filter(|_| self.table.get(block).kind() == Some(BlockKind::Data));
+        let run = run.ok_or_else(|| self.device.corrupt(block, "the index names a block that holds no records"))?;
+        let blocks = 1 + code_bytes(code).div_ceil(part) as u32;
+        let (mut raw, mut stream, mut buffer) = (Vec::new(), Vec::new(), BodyBuffer::default());
+        self.device.read_into(block, blocks.min(run.block + run.blocks - block), &mut raw)?;
+        let Some(mut at) = self.stream(BlockKind::Data, block, &raw, &mut stream)? else {
+            return Ok(None);
+        };
+        let mut failed = Ok(None);
+        while at < part
+            && let Some(record) = stream.get(at..).and_then(ReadRecord::decode)
+        {
+            at += record.bytes;
+            if size_code(record.bytes, record.is_chunked()) != code {
+                continue;
+            }
+            // The chunks of a record that nobody names may be used for something else by now.
+            match self.with_key(&record, &mut buffer, |key| is_wanted(&record, key)) {
+                Ok(true) => return visit(&record, &mut buffer).map(Some),
+                Ok(false) => {}
+                Err(error) => failed = Err(error),
+            }
+        }
+        failed
+    }
+
+    /// Calls `visit` with the whole of a record.
+    pub(crate) fn with_body<R>(
+        &self,
+        record: &ReadRecord<'_>,
+        buffer: &mut BodyBuffer,
+        visit: impl FnOnce(Record<'_>) -> R,
+    ) -> Result<R> {
+        match record.body {
+            Body::Inline { key, value } => Ok(visit(record.with(key, value))),
+            Body::Chunked { key_bytes, value_bytes, list } => {
+                self.read_body(&list, key_bytes + value_bytes, buffer)?;
+                let split = usize::try_from(key_bytes).ok().and_then(|at| buffer.body.split_at_checked(at));
+                let (key, value) = split.ok_or_else(|| self.short_body(&list))?;
+                Ok(visit(record.with(key, Value::compact(value))))
+            }
+        }
+    }
+
+    /// Calls `visit` with the key of a record.
+    pub(crate) fn with_key<R>(
+        &self,
+        record: &ReadRecord<'_>,
+        buffer: &mut BodyBuffer,
+        visit: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
+        match record.body {
+            Body::Inline { key, .. } => Ok(visit(key)),
+            Body::Chunked { key_bytes, list, .. } => {
+                self.read_body(&list, key_bytes, buffer)?;
+                Ok(visit(&buffer.body))
+            }
+        }
+    }
+
+    /// All chunks of a record: those of its body, and those that list them.
+    pub(crate) fn all_chunks(&self, list: &ChunkList<'_>) -> Result<(Vec<ChunkRef>, Vec<ChunkRef>)> {
+        let listed: Vec<ChunkRef> = list.chunks().collect();
+        if list.depth == 1 {
+            return Ok((listed, Vec::new()));
+        }
+        let mut buffer = BodyBuffer::default();
+        self.read_chunks(listed.iter().copied(), list.list_bytes, &mut buffer)?;
+        Ok((chunks_of(&buffer.body).collect(), listed))
+    }
+
+    /// Reads the first `bytes` of a body.
+    fn read_body(&self, list: &ChunkList<'_>, bytes: u64, buffer: &mut BodyBuffer) -> Result<()> {
+        let (body, _) = self.all_chunks(list)?;
+        self.read_chunks(body.into_iter(), bytes, buffer)
+    }
+
+    /// Reads chunks until there are `bytes`. Memory grows with what was read, not with what was promised.
+    fn read_chunks(&self, chunks: impl Iterator<Item = ChunkRef>, bytes: u64, buffer: &mut BodyBuffer) -> Result<()> {
+        buffer.body.clear();
+        let mut last = 0;
+        for chunk in chunks {
+            if buffer.body.len() as u64 >= bytes {
+                break;
+            }
+            last = chunk.block;
+            if self.table.extent_of(chunk.block).is_none_or(|run| run.block != chunk.block)
+                || self.table.get(chunk.block).extent_blocks() != u32::from(chunk.blocks)
+            {
+                return Err(self.device.corrupt(chunk.block, "a large value names a block that is no part of one"));
+            }
+            self.device.read_into(chunk.block, u32::from(chunk.blocks), &mut buffer.raw)?;
+            self.stream(BlockKind::Chunk, chunk.block, &buffer.raw, &mut buffer.body)?;
+        }
+        match usize::try_from(bytes).ok().filter(|bytes| *bytes <= buffer.body.len()) {
+            Some(bytes) => buffer.body.truncate(bytes),
+            None => return Err(self.device.corrupt(last, "a large value is shorter than it should be")),
+        }
+        Ok(())
+    }
+
+    fn short_body(&self, list: &ChunkList<'_>) -> Error {
+        let block = list.chunks().next().map_or(0, |chunk| chunk.block);
+        self.device.corrupt(block, "a large value is shorter than it should be")
+    }
+}

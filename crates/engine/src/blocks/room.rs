@@ -1,0 +1,100 @@
+//! What a block file can still take.
+//!
+//! A checkpoint copies what it changes before it can free anything, so a part of the file is never promised: room to
+//! write the whole index, table and manifest once more, and to compact. With it a full file can still remove, and win
+//! space back.
+
+use super::BlockFile;
+use super::compaction::live_percent;
+use super::format::leaf::capacity_min;
+use super::format::record::{INLINE_BYTES_MAX, overhead_bytes_max};
+use super::format::{BLOCK_BYTES_MAX, BlockKind, stream_bytes};
+
+/// Blocks of the file for each one kept for compaction, and how many are kept at least.
+const COMPACTION_SHARE: u32 = 64;
+const COMPACTION_BLOCKS_MIN: u32 = 8;
+/// Index bytes of a new entry: in the leaf that names it, and in the copy of that leaf which the next checkpoint needs.
+const INDEX_BYTES: u64 = 2 * 16;
+
+/// How much the next checkpoint can take, while what it needs for its index, its tables and one compaction stays free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes left for the sum of [`put_cost`] of everything not yet in a published checkpoint; `u64::MAX` for a file
+    /// that grows by itself.
+    pub bytes: u64,
+    /// Bytes of dead records that compaction can win back over the next checkpoints.
+    pub reclaimable_bytes: u64,
+    /// Size of the file.
+    pub file_bytes: u64,
+}
+
+/// Upper bound of the room that one entry takes: what to subtract from [`Room::bytes`] before a write is executed. A
+/// replaced entry takes as much as a new one, removals take none.
+pub fn put_cost(key_bytes: usize, value_bytes: usize) -> u64 {
+    let record = (key_bytes + value_bytes + overhead_bytes_max()) as u64;
+    // The end of an extent stays empty when the next record does not fit there.
+    let waste = match record {
+        0..8192 => record / 8,
+        8192..=INLINE_LAST => record,
+        _ => record / 32 + 2 * u64::from(BLOCK_BYTES_MAX),
+    };
+    record + waste + INDEX_BYTES
+}
+
+const INLINE_LAST: u64 = INLINE_BYTES_MAX as u64;
+
+impl BlockFile {
+    /// What the next checkpoint can take. Reads the whole block table in memory: to be asked once a checkpoint.
+    pub fn room(&self) -> Room {
+        let block_bytes = self.device.block_bytes;
+        let superblock = &self.published.superblock;
+        let dead = self.published.table.extents(BlockKind::Data).map(|(run, live)| {
+            let (percent, size) = live_percent(run, live, block_bytes);
+            size * 100u64.saturating_sub(percent) / 100
+        });
+        let spare = self.free_blocks().saturating_sub(self.kept_blocks());
+        Room {
+            bytes: if superblock.auto { u64::MAX } else { u64::from(spare) * stream_bytes(block_bytes) as u64 },
+            reclaimable_bytes: dead.sum(),
+            file_bytes: self.device.offset(superblock.file_blocks),
+        }
+    }
+
+    /// Blocks that the next checkpoint can use.
+    fn free_blocks(&self) -> u32 {
+        let retired = self.retired.iter().take_while(|(reader, _)| reader.strong_count() == 0);
+        self.space.free() + retired.flat_map(|(_, runs)| runs).map(|run| run.blocks).sum::<u32>()
+    }
+
+    /// Blocks that are not promised to anyone.
+    fn kept_blocks(&self) -> u32 {
+        let compaction = (self.space.blocks() / COMPACTION_SHARE).max(COMPACTION_BLOCKS_MIN);
+        self.own_copy_blocks() + compaction
+    }
+
+    /// Blocks that one more copy of index, table and manifest takes.
+    fn own_copy_blocks(&self) -> u32 {
+        let published = &self.published;
+        let leaves = published.leaf_count() as u32;
+        // A leaf for each database whose few entries grow, and one for divisions at the end of the index.
+        leaves + leaves / 8 + 2 + published.pages.len() as u32 + published.manifest.len() as u32 + 1
+    }
+
+    /// Whether leaves have to be packed.
+    pub(super) fn is_tight(&self) -> bool {
+        let superblock = &self.published.superblock;
+        let full_leaves = superblock.entries as usize / capacity_min(self.device.block_bytes);
+        let is_short = !superblock.auto && self.free_blocks() < self.space.blocks() / 3;
+        is_short || self.published.leaf_count() > 2 * full_leaves + 8
+    }
+
+    /// How many bytes of records may be moved: at most `limit`, and no more than leaves room for the rest.
+    pub(super) fn compact_bytes(&self, limit: u64) -> u64 {
+        if self.published.superblock.auto {
+            return limit;
+        }
+        let spare = self.free_blocks().saturating_sub(self.own_copy_blocks());
+        // Half of it: the other half is for what the checkpoint puts.
+        limit.min(u64::from(spare) * stream_bytes(self.device.block_bytes) as u64 / 2)
+    }
+}
