@@ -403,6 +403,7 @@ fn log_options(options: &Options, directory: PathBuf) -> Result<LogOptions> {
         store_id: options.seed.map_or_else(random_u128, |seed| Ok(!seed))?.to_le_bytes(),
         disk: options.disk.clone(),
         clock: options.clock.clone(),
+        archive: None,
         on_failure: on_failure.map(|report| -> log::OnFailure { Box::new(move |error| report(error)) }),
     })
 }
