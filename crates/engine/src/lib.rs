@@ -43,6 +43,7 @@ mod version;
 pub use error::{Error, Result};
 pub use exec::Durability;
 pub use store::{
-    Batch, Between, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, OnFailure, Options, Statistics, Store,
+    Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, OnFailure, Options,
+    Statistics, Store, StoreCheck, check_store, inspect_block_file,
 };
 pub use version::Version;

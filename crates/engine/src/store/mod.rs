@@ -14,12 +14,14 @@ mod background;
 mod backlog;
 mod base;
 mod batch;
+mod check;
 mod checkpoints;
 mod options;
 mod staging;
 
 pub use api::{EntryInfo, Iter};
 pub use batch::Batch;
+pub use check::{BlockFileCheck, StoreCheck, check_store, inspect_block_file};
 pub use checkpoints::{Between, CheckpointPolicy, CheckpointStatistics};
 pub use options::{OnFailure, Options};
 

@@ -31,6 +31,7 @@ kv_server: a key-value store that speaks the Redis protocol and keeps every ackn
 
 usage: kv_server [FILE.conf | -] [--name value | --name=value ...]
        kv_server --check DIR       verify the files of a data directory, change nothing
+       kv_server --inspect DIR     print what the block file is used for (a block file may be given too)
        kv_server --example-file    print a settings file with every setting at its default
        kv_server --settings-table  print the settings as a table in Markdown
        kv_server --help | --version
