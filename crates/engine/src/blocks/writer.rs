@@ -29,6 +29,8 @@ const GROW_BYTES: std::ops::RangeInclusive<u64> = 1024 * 1024..=64 * 1024 * 1024
 /// Single blocks that follow each other are written together up to this.
 const GATHER_BYTES: usize = 256 * 1024;
 
+const NO_RECORD: &str = "the index names a record that is not there";
+
 /// The extent that records are being appended to.
 struct OpenExtent {
     run: Run,
@@ -115,8 +117,8 @@ impl<'a> Writer<'a> {
         if let Some(run) = self.space.allocate(whole, most) {
             return Ok(Some(run));
         }
-        if self.auto && self.grow()? {
-            return Ok(self.space.allocate(least, most));
+        if !(self.auto && self.grow()?) {
+            self.release_singles();
         }
         Ok(self.space.allocate(least, most))
     }
@@ -307,7 +309,7 @@ impl<'a> Writer<'a> {
             |_, key| hashes.hash(key) == entry.hash,
             |record, buffer| visit(record, &records, buffer),
         )?;
-        found.ok_or_else(|| device.corrupt(entry.block, "the index names a record that is not there"))
+        found.ok_or_else(|| device.corrupt(entry.block, NO_RECORD))
     }
 
     /// Takes the units of a record off its extent, and frees the extent when nothing in it lives.
@@ -364,9 +366,10 @@ impl LeafStore for Writer<'_> {
 
     fn fingerprint(&mut self, entry: &IndexEntry) -> Result<u64> {
         let hashes = self.hashes;
-        self.with_record(entry, |record, records, buffer| {
+        let fingerprint = self.with_record(entry, |record, records, buffer| {
             records.with_key(record, buffer, |key| hashes.fingerprint(key))
-        })
+        })?;
+        fingerprint.ok_or_else(|| self.device.corrupt(entry.block, NO_RECORD))
     }
 
     fn release(&mut self, entry: &IndexEntry) -> Result<()> {

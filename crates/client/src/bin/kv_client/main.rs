@@ -1,8 +1,9 @@
-//! `kv_client`: one command, a conversation, a file of commands, or a load generator.
+//! `kv_client`: one command, a conversation, a file of commands, a load generator, or an import of Redis' files.
 //!
 //! ```text
 //!   words given        -> verbs (put get delete exists size ping flush stats test), or passed on as a command
 //!   "bench"            -> bench
+//!   "import"           -> import
 //!   no words, terminal -> interactive
 //!   no words, pipe     -> script
 //! ```
@@ -14,6 +15,7 @@
 mod arguments;
 mod bench;
 mod failure;
+mod import;
 mod interactive;
 mod json;
 mod print;
@@ -28,7 +30,7 @@ use std::process::ExitCode;
 use bowline_client::Client;
 use clap::{CommandFactory, Parser};
 
-use arguments::{Arguments, BenchArguments};
+use arguments::{Arguments, BenchArguments, ImportArguments};
 use failure::{Exit, Failure};
 use print::Format;
 
@@ -45,8 +47,12 @@ fn main() -> ExitCode {
 
 fn run(given: &[OsString]) -> Result<Exit, Failure> {
     let arguments = Arguments::parse_from(given);
-    if arguments.words.first().is_some_and(|word| word == "bench") {
-        return bench::run(&bench_arguments(given, arguments.words.len()));
+    match arguments.words.first().and_then(|word| word.to_str()) {
+        Some("bench") => return bench::run(&BenchArguments::parse_from(own_arguments(given, arguments.words.len()))),
+        Some("import") => {
+            return import::run(&ImportArguments::parse_from(own_arguments(given, arguments.words.len())));
+        }
+        _ => {}
     }
     if arguments.words.len() == 1 && arguments.words.first().is_some_and(|word| word == "help") {
         Arguments::command().print_help().map_err(Failure::Output)?;
@@ -75,10 +81,9 @@ fn run(given: &[OsString]) -> Result<Exit, Failure> {
     out.flush().map_err(Failure::Output).and(done)
 }
 
-/// Options of the connection may stand before and after the word `bench`.
-fn bench_arguments(given: &[OsString], words: usize) -> BenchArguments {
-    let before = given.iter().take(given.len() - words).skip(1);
+/// The arguments of a word that has options of its own; those of the connection may stand before and after the word.
+fn own_arguments(given: &[OsString], words: usize) -> impl Iterator<Item = &OsString> {
+    let before = given.iter().take(given.len() - words);
     let after = given.iter().skip(given.len() - words + 1);
-    let name = OsString::from("kv_client bench");
-    BenchArguments::parse_from(std::iter::once(&name).chain(before).chain(after))
+    before.chain(after)
 }
