@@ -521,7 +521,8 @@ fn every_reply_of_every_command_is_one_value() {
     let words: [&[u8]; 6] = [b"", b"a\r\nb", b"1", b"-9223372036854775808", b"GET", b"nan"];
     let mut talk = talk();
     for entry in crate::commands::table::all() {
-        if ["quit", "shutdown", "exec", "client", "debug", "flushall"].contains(&entry.info.name) {
+        // SAVE answers when its checkpoint has ended.
+        if ["quit", "shutdown", "exec", "client", "debug", "flushall", "save"].contains(&entry.info.name) {
             continue;
         }
         for count in 0..5 {
