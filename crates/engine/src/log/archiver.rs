@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::archive::{Archive, ArchiveOptions, ArchivedFile, StoreId, archived_name, end_of};
 use super::files::FullFile;
 use super::format::{FRAME_HEADER_BYTES, FileHeader, FrameHeader, HEADER_BLOCK_BYTES};
@@ -154,7 +156,7 @@ impl Archiver {
         let (disk, directory) = (&self.shared.files.disk, &self.options.directory);
         let names = match make_directory(&**disk, directory) {
             // A failed sync of a directory: what it held may be lost, whatever the next one says.
-            Err(error @ Error::Io { op: "sync", .. }) => {
+            Err(error) if is_failed_sync(&error) => {
                 self.known = Known::Uncertain;
                 return Err(error);
             }
@@ -364,6 +366,12 @@ impl Archiver {
         }
         self.is_failing = false;
     }
+}
+
+/// Whether a directory was there and could not be synced. One that was not even opened loses nothing.
+fn is_failed_sync(error: &Error) -> bool {
+    let not_opened = [Errno::NOENT, Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(|errno| Some(errno.raw_os_error()));
+    matches!(error, Error::Io { op: "sync", source, .. } if !not_opened.contains(&source.raw_os_error()))
 }
 
 /// A copy that is being made.

@@ -73,8 +73,8 @@ pub(crate) struct Scan {
     pub(crate) wall_ms: u64,
     /// Nothing is read that is newer than this version, if it is given.
     limit: Option<Version>,
-    /// Whether everything up to the limit was read.
-    pub(crate) limit_reached: bool,
+    /// A frame beyond the limit was seen.
+    limit_passed: bool,
     replay_from: u64,
     bytes_done: u64,
     bytes_total: u64,
@@ -170,11 +170,16 @@ impl Scan {
         Ok(())
     }
 
+    /// Whether everything up to the limit was read.
+    pub(crate) fn has_reached_limit(&self) -> bool {
+        self.limit_passed || self.limit.is_some_and(|limit| self.last_version >= limit)
+    }
+
     /// Whether `frame`, the next one, has only records beyond the limit, or everything up to the limit came before it.
     fn is_beyond_limit(&mut self, frame: &FrameHeader) -> bool {
-        let newer = |limit: Version| self.last_version >= limit || (frame.records > 0 && frame.first_version > limit);
-        self.limit_reached = self.limit_reached || self.limit.is_some_and(newer);
-        self.limit_reached
+        let newer = |limit: Version| frame.records > 0 && frame.first_version > limit;
+        self.limit_passed = self.limit_passed || self.limit.is_some_and(newer);
+        self.has_reached_limit()
     }
 
     /// The header at `offset` if it is that of the next frame.

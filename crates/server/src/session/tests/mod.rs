@@ -482,6 +482,22 @@ fn a_pause_holds_writes_back_and_then_lets_them_run() {
 }
 
 #[test]
+fn a_pause_of_all_holds_everything_back_but_client_and_refusals() {
+    // As redis-server 7.0 does, which holds CLIENT too.
+    for held in ["PING", "GET a", "AUTH x", "HELLO", "SELECT 1", "MULTI", "EXEC", "QUIT", "RESET", "CONFIG GET port"] {
+        let mut talk = talk();
+        talk.ask(b"CLIENT PAUSE 60000 ALL\r\n");
+        assert_eq!(talk.ask(format!("{held}\r\n").as_bytes()), "", "{held}");
+        assert_eq!(talk.session.waits(), Waits::Pause, "{held}");
+    }
+    for answered in ["NOSUCH", "GET", "CLIENT NOSUCH", "CLIENT ID", "CLIENT UNPAUSE"] {
+        let mut talk = talk();
+        talk.ask(b"CLIENT PAUSE 60000 ALL\r\n");
+        assert_ne!(talk.ask(format!("{answered}\r\n").as_bytes()), "", "{answered}");
+    }
+}
+
+#[test]
 fn client_tells_who_it_is() {
     let mut talk = talk();
     assert_eq!(talk.ask(b"CLIENT SETNAME me\r\nCLIENT GETNAME\r\n"), "+OK\r\n$2\r\nme\r\n");
