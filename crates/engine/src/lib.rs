@@ -44,6 +44,6 @@ pub use error::{Error, Result};
 pub use exec::Durability;
 pub use store::{
     Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, OnFailure, Options,
-    Statistics, Store, StoreCheck, check_store, inspect_block_file,
+    ScrubStatistics, Statistics, Store, StoreCheck, check_store, inspect_block_file,
 };
 pub use version::Version;

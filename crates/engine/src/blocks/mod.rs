@@ -27,6 +27,7 @@ mod publish;
 mod published;
 mod records;
 mod room;
+mod scrub;
 mod space;
 mod table;
 mod view;
@@ -45,6 +46,7 @@ pub use format::superblock::{FORMAT, Identity, Superblock};
 pub use large::LargePut;
 pub use published::FoundSuperblocks;
 pub use room::{Room, put_cost};
+pub use scrub::{ScrubCursor, Scrubbed};
 pub use view::{LoadedRecord, Location, View};
 
 use crate::disk::{Disk, DiskFile};
