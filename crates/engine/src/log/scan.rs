@@ -105,11 +105,11 @@ impl Scan {
         self.check_end(reader)
     }
 
-    /// The file that holds the position where replay begins.
+    /// The file that holds what is right before the position where replay begins.
     fn first_file(&mut self, survey: &Survey, newest: usize) -> Result<(usize, FileHeader)> {
         let headers = survey.files.iter().enumerate().filter_map(|(place, file)| Some((place, file.header?)));
         let first = headers
-            .filter(|(_, header)| header.start_position <= self.replay_from)
+            .filter(|(_, header)| header.start_position < self.replay_from || header.start_position == 0)
             .max_by_key(|(_, header)| header.sequence);
         let Some((place, header)) = first else {
             return Err(corrupt(survey, newest, REPLAY_FROM_OFFSET, "the file that the log begins in is missing"));
