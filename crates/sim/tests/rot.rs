@@ -7,6 +7,7 @@
 //! Replay: SEED=<n> cargo test -p bowline-sim --test rot; `ROTS=<count>` for more than the everyday few.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bowline::Error;
 use bowline::disk::Disk;
@@ -48,6 +49,8 @@ fn store(seed: u64) -> (SimDisk, SimDisk, Databases) {
             before.get_or_insert_with(|| machine.disk.process_killed());
         }
     }
+    // Long enough for the last frame to get its witnesses.
+    machine.clock.advance(Duration::from_millis(50));
     assert!(machine.become_quiet());
     let contents = machine.contents().expect("the store answers");
     (before.expect("there was a checkpoint"), machine.kill(), contents)
