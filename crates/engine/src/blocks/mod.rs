@@ -39,7 +39,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-pub use check::{CheckReport, Inspection, Problem};
+pub use check::{CheckReport, Inspection, Problem, Scrubbed};
 pub use checkpoint::{Checkpoint, CheckpointOptions, Commit, Published};
 pub use format::record::Record;
 pub use format::superblock::{FORMAT, Identity, Superblock};
@@ -81,6 +81,15 @@ pub struct Geometry {
     pub size: FileSize,
 }
 
+/// Where a restored store comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parent {
+    /// The store whose backup it was.
+    pub store_id: [u8; 16],
+    /// The last version that both have.
+    pub fork_version: Version,
+}
+
 /// The two independent hashes of a key; the same functions for the whole life of a block file.
 pub trait KeyHashes: Send + Sync {
     /// The hash that orders the index. The bits that choose a segment should be its highest, so that a segment is one
@@ -114,6 +123,20 @@ impl BlockFile {
     /// `Io`, also with `AlreadyExists` when a file stands at `path`, and with `InvalidInput` when the geometry is
     /// impossible.
     pub fn create(disk: &dyn Disk, path: &Path, geometry: &Geometry, identity: &Identity) -> Result<BlockFile> {
+        BlockFile::create_restored(disk, path, geometry, identity, &Parent::default())
+    }
+
+    /// As [`BlockFile::create`], for a store that was restored: its superblocks name the parent.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn create_restored(
+        disk: &dyn Disk,
+        path: &Path,
+        geometry: &Geometry,
+        identity: &Identity,
+        parent: &Parent,
+    ) -> Result<BlockFile> {
         let refuse = |kind: io::ErrorKind| Err(Error::io("create", path, kind.into()));
         let block_bytes = geometry.block_bytes;
         if !block_bytes.is_power_of_two() || !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&block_bytes) {
@@ -131,7 +154,12 @@ impl BlockFile {
         };
         let device = Device { file, path: making.clone(), block_bytes: block_bytes as usize };
         let auto = geometry.size == FileSize::Auto && !is_device;
-        write_empty(&device, &first_superblock(identity, block_bytes, blocks, auto), is_device)?;
+        let first = Superblock {
+            parent_store_id: parent.store_id,
+            fork_version: parent.fork_version,
+            ..first_superblock(identity, block_bytes, blocks, auto)
+        };
+        write_empty(&device, &first, is_device)?;
         if !is_device {
             disk.rename(&making, path).map_err(|source| Error::io("rename", &making, source))?;
             let directory = path.parent().unwrap_or(Path::new("/"));

@@ -95,8 +95,10 @@ impl<'a> Writer<'a> {
 
     /// No entry of the base is reached any more. Table pages and manifest are freed when they are written anew.
     pub(crate) fn start_empty(&mut self) {
-        for (block, entry) in self.base.table.all() {
-            if matches!(entry.kind(), Some(BlockKind::Data | BlockKind::Chunk | BlockKind::Leaf)) {
+        for (block, _) in self.base.table.all() {
+            // What was freed before, with a dropped database, is not freed again.
+            let kind = self.table.get(block).kind();
+            if matches!(kind, Some(BlockKind::Data | BlockKind::Chunk | BlockKind::Leaf)) {
                 self.table.set(block, TableEntry::FREE);
                 self.freed.push(Run { block, blocks: 1 });
             }
@@ -117,10 +119,15 @@ impl<'a> Writer<'a> {
         if let Some(run) = self.space.allocate(whole, most) {
             return Ok(Some(run));
         }
-        if !(self.auto && self.grow()?) {
+        let grown = if self.auto { self.grow() } else { Ok(false) };
+        if !matches!(grown, Ok(true)) {
             self.release_singles();
         }
-        Ok(self.space.allocate(least, most))
+        match (self.space.allocate(least, most), grown) {
+            // On a full disk, what there is will do.
+            (None, Err(error)) => Err(error),
+            (run, _) => Ok(run),
+        }
     }
 
     /// Makes the file longer; false when it cannot be.

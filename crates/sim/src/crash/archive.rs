@@ -273,7 +273,8 @@ fn first_lives(
     plan(&disk);
     let actions = 60 + random.below(120) as u32;
     let end = live(&disk, &mut past, &mut random, actions, true)?;
-    if !matches!(end, End::Closed) || disk.is_off() {
+    // After a failed call the next process starts on what `process_killed` gives.
+    if !matches!(end, End::Closed) || disk.is_off() || disk.has_failed() {
         return Ok((disk, past, end));
     }
     let end = live(&disk, &mut past, &mut random, actions / 2, false)?;
@@ -305,11 +306,20 @@ pub fn check_cut(seed: u64, cut: u64, images: u64, forgotten: Option<Forgotten>)
     Ok(())
 }
 
-/// Storage call `call` of the run of `seed` fails; then the power goes.
+/// Storage call `call` of the run of `seed` fails; then the process is perhaps restarted, and the power goes.
 pub fn check_failure(seed: u64, call: u64, failure: Failure) -> Result<(), Problem> {
-    let (disk, past, _) = first_lives(seed, None, |disk| disk.fail_at(call, failure))?;
+    let (disk, mut past, _) = first_lives(seed, None, |disk| disk.fail_at(call, failure))?;
     check_no_second_sync(&disk, call)?;
-    check_lives_after(&disk, past, &mut Random::for_part(seed, (call << 16) | 5))
+    let mut random = Random::for_part(seed, (call << 16) | 5);
+    if random.chance(1, 2) {
+        return check_lives_after(&disk, past, &mut random);
+    }
+    let restarted = disk.process_killed();
+    let (actions, to_close) = (random.below(60) as u32, random.chance(1, 2));
+    if let End::Refused(error) = live(&restarted, &mut past, &mut random, actions, to_close)? {
+        return Err(Problem::Refused(error));
+    }
+    check_lives_after(&restarted, past, &mut random)
 }
 
 /// Power cuts and restarts after `disk` lost its power; then a life that nothing disturbs.
