@@ -42,17 +42,6 @@ pub struct CheckReport {
     pub problem_count: u64,
 }
 
-/// What a step of a scrub found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scrubbed {
-    /// Where the next step begins; `None` when the whole file has been read.
-    pub next: Option<u32>,
-    /// Blocks whose checksums were compared.
-    pub blocks_read: u64,
-    /// What is wrong. The entries of a damaged extent are those whose [`Location`] lies in its blocks.
-    pub problems: Vec<Problem>,
-}
-
 /// What the blocks of a file are used for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
@@ -170,42 +159,6 @@ impl View {
         }
         self.compare_table(&uses, &mut report);
         Ok(report)
-    }
-
-    /// Compares the checksums of all blocks in use from `first` on, about `blocks` of them: one step of a scrub, whose
-    /// caller decides how fast it goes. It begins with 0. Records are not compared with the index; `check` does that.
-    ///
-    /// # Errors
-    /// `Io`. Damage is in the result.
-    pub fn scrub(&self, first: u32, blocks: u32) -> Result<Scrubbed> {
-        let end = first.saturating_add(blocks.max(1));
-        let mut report = CheckReport::default();
-        if first == 0 {
-            let root = self.published.check_root(&self.device);
-            report.blocks_read += 1 + self.published.manifest.len() as u64;
-            report.note(root)?;
-        }
-        let leaves = self.published.directories.values().flat_map(|leaves| leaves.iter().map(|leaf| leaf.at));
-        for at in leaves.chain(self.published.pages.iter().copied()).filter(|at| (first..end).contains(&at.block)) {
-            report.blocks_read += 1;
-            report
-                .note(self.device.read_checked(at, "a block of the index or the block table is damaged").map(drop))?;
-        }
-        let table = &self.published.table;
-        let (mut raw, mut stream) = (Vec::new(), Vec::new());
-        for block in first..end.min(table.blocks()) {
-            let entry = table.get(block);
-            if let Some(kind @ (BlockKind::Data | BlockKind::Chunk)) = entry.kind()
-                && entry.place() == 0
-            {
-                stream.clear();
-                self.device.read_into(block, entry.extent_blocks(), &mut raw)?;
-                report.blocks_read += u64::from(entry.extent_blocks());
-                report.note(self.records().stream(kind, block, &raw, &mut stream).map(drop))?;
-            }
-        }
-        let next = (end < table.blocks()).then_some(end);
-        Ok(Scrubbed { next, blocks_read: report.blocks_read, problems: report.problems })
     }
 
     /// Compares the checksum of every block of data and chunks.

@@ -39,7 +39,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-pub use check::{CheckReport, Inspection, Problem, Scrubbed};
+pub use check::{CheckReport, Inspection, Problem};
 pub use checkpoint::{Checkpoint, CheckpointOptions, Commit, Published};
 pub use format::record::Record;
 pub use format::superblock::{FORMAT, Identity, Superblock};

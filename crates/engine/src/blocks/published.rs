@@ -113,17 +113,6 @@ impl Published {
         Ok(published)
     }
 
-    /// Reads superblock and manifest again.
-    pub(crate) fn check_root(&self, device: &Device) -> Result<()> {
-        let mut bytes = Vec::new();
-        let slot = self.superblock.slot();
-        device.read_into(slot, 1, &mut bytes)?;
-        if Superblock::decode(&bytes) != SuperblockRead::Superblock(self.superblock) {
-            return Err(device.corrupt(slot, "the superblock is not what was written"));
-        }
-        read_manifest(device, &self.superblock).map(drop)
-    }
-
     /// Blocks that hold the index, the table and the manifest.
     pub(crate) fn own_blocks(&self) -> impl Iterator<Item = (u32, BlockKind)> {
         let leaves = self.directories.values().flat_map(|leaves| leaves.iter());

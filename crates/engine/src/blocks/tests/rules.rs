@@ -412,34 +412,6 @@ fn a_database_may_be_dropped_changed_and_dropped_with_all_others_in_one_checkpoi
 }
 
 #[test]
-fn a_scrub_reads_every_block_in_use_and_names_what_rots() {
-    let disk = MemoryDisk::default();
-    let mut file = create(&disk, &auto());
-    publish_numbered(&mut file, &numbered(3000, 150), false);
-    publish(&mut file, &[(b"large", &[9; 150_000])], false);
-    let scrub = || {
-        let (mut next, mut read, mut problems) = (Some(0), 0, Vec::new());
-        while let Some(first) = next {
-            let step = file.view().scrub(first, 50).unwrap();
-            assert!(step.blocks_read <= 50 + 16 + 1 + file.published.manifest.len() as u64);
-            read += step.blocks_read;
-            problems.extend(step.problems.into_iter().map(|problem| problem.offset));
-            next = step.next;
-        }
-        (read, problems)
-    };
-    let used = reached(&file.view());
-    // All but the superblock of the checkpoint before.
-    assert_eq!(scrub(), (used.len() as u64 - 1, vec![]));
-    for block in used.iter().filter(|block| **block != 1) {
-        let offset = u64::from(*block) * BLOCK;
-        disk.change(PATH, |bytes| bytes[offset as usize + 20] ^= 4);
-        assert_eq!(scrub().1, [offset]);
-        disk.change(PATH, |bytes| bytes[offset as usize + 20] ^= 4);
-    }
-}
-
-#[test]
 fn a_restored_file_names_its_parent_in_every_superblock() {
     let disk = MemoryDisk::default();
     let parent = Parent { store_id: *b"parentparentpare", fork_version: Version(99) };
