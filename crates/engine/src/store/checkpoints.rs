@@ -358,7 +358,8 @@ impl Run<'_, '_> {
     fn write(&mut self, file: &mut BlockFile, cut: &Cut, version: Version, position: u64) -> Result<Published> {
         let shared = Arc::clone(&self.store.shared);
         let hasher = shared.keyspace.hasher();
-        let mut checkpoint = file.begin(hasher, &CheckpointOptions::default())?;
+        let put_bytes = Some(self.store.pending_block_bytes(0));
+        let mut checkpoint = file.begin(hasher, &CheckpointOptions { put_bytes, ..CheckpointOptions::default() })?;
         if cut.reset {
             checkpoint.start_empty();
         }
