@@ -57,7 +57,12 @@ impl StoreMachine {
 
     /// Opens the store on `disk`, which it sees through `shared`.
     pub fn open_through(shared: Arc<dyn Disk>, disk: &SimDisk, clock: &SimClock) -> Result<StoreMachine, Error> {
-        let store = Store::open(options(shared, clock))?;
+        StoreMachine::open_with(options(shared, clock), disk, clock)
+    }
+
+    /// Opens the store that `options` describe; they reach files on `disk`.
+    pub fn open_with(options: Options, disk: &SimDisk, clock: &SimClock) -> Result<StoreMachine, Error> {
+        let store = Store::open(options)?;
         let executor = Executor::new(&store);
         let listener = store.log().subscribe(Box::new(|| {}));
         Ok(StoreMachine { disk: disk.clone(), clock: clock.clone(), store, executor, listener })
@@ -228,7 +233,7 @@ fn item(value: &[u8], expiry: &[u8]) -> Option<Item> {
         .trim_end()
         .parse()
         .expect("an integer reply holds a number");
-    Some(Item { value: value[head + 2..value.len() - 2].to_vec(), expire_at: u64::try_from(expiry).ok() })
+    Some(Item { value: Arc::new(value[head + 2..value.len() - 2].to_vec()), expire_at: u64::try_from(expiry).ok() })
 }
 
 /// The whole of a reply and the newest version that it waits for.

@@ -26,14 +26,17 @@ fn seeds() -> std::ops::Range<u64> {
 /// Runs `check` for every storage call of every seed, or for the one that `fault` in the environment names.
 fn for_every_call(fault: &'static str, test: &'static str, check: impl Fn(u64, u64) -> Result<(), Problem>) {
     let asked = number_from_environment(fault);
+    let (mut checked, images) = (0, if fault == "CUT" { IMAGES } else { 1 });
     for seed in seeds() {
         let calls = undisturbed(seed).unwrap_or_else(|problem| panic!("{problem}\n  SEED={seed}, nothing failing"));
         for call in (0..=calls.len() as u64).filter(|call| asked.is_none_or(|asked| asked == *call)) {
             let at = calls.get(call as usize).map_or_else(|| "the end".to_owned(), ToString::to_string);
             let replay = Replay { seed, call, fault, suite: "archive", test };
             check(seed, call).unwrap_or_else(|problem| panic!("{problem}\n  at {at}\n  {replay}"));
+            checked += 1;
         }
     }
+    println!("{test}: {checked} storage calls, {} images", checked * images);
 }
 
 /// A crash test proves nothing about what its workload never does.

@@ -311,3 +311,39 @@ fn what_the_older_superblock_leads_to_stands_until_the_newer_is_durable() {
         }
     }
 }
+
+/// A block file that has become too long is cut off behind its new end, and the power goes meanwhile.
+#[test]
+fn a_power_cut_while_the_block_file_becomes_shorter_loses_nothing() {
+    let key = |number: u8| [b'k', b'e', b'y', b':', b'0' + number];
+    let mut machine = new_store();
+    // What stays is behind what goes.
+    for number in 0..8 {
+        machine.call(&[b"SET", &key(number), &vec![number; 1 << 20]]);
+    }
+    machine.store.checkpoint().expect("a checkpoint");
+    machine.call(&[b"SET", &key(8), b"stays"]);
+    machine.store.checkpoint().expect("a checkpoint");
+    let long = machine.disk.contents(&block_file()).len();
+    for number in 0..8 {
+        machine.call(&[b"DEL", &key(number)]);
+    }
+    let contents = machine.contents().expect("the store answers");
+    let (before, mut shortened) = (machine.kill(), false);
+    for cut in 0.. {
+        let machine = open(&before.process_killed()).expect("the store opens");
+        machine.disk.crash_at(machine.disk.calls() + cut);
+        let done = (0..4).all(|_| machine.store.checkpoint().is_ok());
+        machine.disk.crash_now();
+        for seed in 0..2 {
+            let image = machine.disk.power_cut(&mut Random::new(seed));
+            shortened |= image.contents(&block_file()).len() < long;
+            let mut after = open(&image).unwrap_or_else(|error| panic!("call {cut}, image {seed}: {error}"));
+            assert!(after.contents().as_ref() == Some(&contents), "call {cut}, image {seed}");
+        }
+        if done {
+            break;
+        }
+    }
+    assert!(shortened, "the block file never became shorter");
+}

@@ -7,6 +7,8 @@
 //! Replay a failure with the line that it prints, `SEED=<n> CUT=<k> cargo test -p bowline-sim --test crash <test>`;
 //! `SEEDS=<count>` runs more seeds than the everyday few, starting at `FIRST_SEED` (0 unless set).
 
+use std::path::Path;
+
 use bowline_sim::crash::{Problem, Replay, log, store};
 use bowline_sim::disk::{Call, CallKind, Failure};
 use bowline_sim::machine::FILE_BYTES;
@@ -30,7 +32,7 @@ fn seeds() -> std::ops::Range<u64> {
 
 /// Runs `check` for every storage call of every seed, or for the one that `fault` in the environment names.
 fn for_every_call(
-    (fault, test): (&'static str, &'static str),
+    (fault, test, images): (&'static str, &'static str, u64),
     undisturbed: impl Fn(u64) -> Result<Vec<Call>, Problem>,
     check: impl Fn(u64, u64) -> Result<(), Problem>,
 ) {
@@ -46,14 +48,20 @@ fn for_every_call(
         }
     }
     assert!(checked > 0, "no storage call was checked");
+    println!("{test}: {checked} storage calls, {} images", checked * images);
+}
+
+/// How many states of the disk are opened for each storage call.
+fn images_of(fault: &str) -> u64 {
+    if fault == "CUT" { IMAGES } else { 1 }
 }
 
 fn of_the_log(fault: &'static str, test: &'static str, check: impl Fn(u64, u64) -> Result<(), Problem>) {
-    for_every_call((fault, test), |seed| Ok(log::undisturbed(seed)?.0), check);
+    for_every_call((fault, test, images_of(fault)), |seed| Ok(log::undisturbed(seed)?.0), check);
 }
 
 fn of_the_store(fault: &'static str, test: &'static str, check: impl Fn(u64, u64) -> Result<(), Problem>) {
-    for_every_call((fault, test), |seed| Ok(store::undisturbed(seed)?.0), check);
+    for_every_call((fault, test, images_of(fault)), |seed| Ok(store::undisturbed(seed)?.0), check);
 }
 
 /// A crash test proves nothing about what its workload never does.
@@ -75,6 +83,27 @@ fn the_workloads_change_files_recycle_them_and_commit_in_groups() {
     assert!(recycled >= 2 * seeds, "{recycled} log files were recycled in {seeds} runs");
     assert!(larger >= 1, "no command was larger than a file");
     assert!(writes > syncs, "{writes} writes were committed by {syncs} syncs");
+}
+
+/// The same for what the store's workload makes of the block file.
+#[test]
+fn the_workloads_fill_and_grow_the_block_file() {
+    let (mut refused, mut resized, mut superblocks) = (0, 0, 0);
+    for seed in 0..6 * SEEDS {
+        let (calls, history) = store::undisturbed(seed).expect("nothing fails");
+        let of_blocks = |kind| calls.iter().filter(move |call| call.kind == kind && is_block_file(&call.path));
+        let grown = of_blocks(CallKind::Resize).count() - 1;
+        assert!(grown == 0 || store::Shape::of(seed) == store::Shape::Growing, "SEED={seed}");
+        resized += grown;
+        superblocks += of_blocks(CallKind::Write).filter(|call| call.offset <= 4096).count() - 1;
+        refused += history.refused();
+    }
+    println!("{refused} commands were refused, the file was resized {resized} times, {superblocks} checkpoints");
+    assert!(refused > 0 && resized >= 3 && superblocks > 100);
+}
+
+fn is_block_file(path: &Path) -> bool {
+    path.to_string_lossy().contains(".blocks")
 }
 
 #[test]

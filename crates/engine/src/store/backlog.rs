@@ -88,7 +88,9 @@ impl Store {
     pub(super) fn no_room(&self) -> Error {
         let checkpoints = &self.shared.checkpoints;
         let last_error = checkpoints.last_error();
-        if !self.has_block_room(0) {
+        // The write was larger than what is left, also where that is something.
+        let is_fixed = checkpoints.limits.room.load(Relaxed) != u64::MAX;
+        if !self.has_block_room(0) || is_fixed && !self.shared.log.is_disk_full() && !self.is_log_too_long() {
             let bytes = checkpoints.statistics().file_bytes;
             return Error::BlockFileFull { path: checkpoints.path.clone(), bytes };
         }

@@ -4,6 +4,7 @@
 //! and what may be lost ([`super::store`]).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::random::Random;
 
@@ -50,8 +51,8 @@ pub enum Command {
 /// A value and when it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// The value.
-    pub value: Vec<u8>,
+    /// The value; shared, because states are copied often.
+    pub value: Arc<Vec<u8>>,
     /// Unix milliseconds of its expiry.
     pub expire_at: Option<u64>,
 }
@@ -128,28 +129,28 @@ impl Databases {
         let items = &mut self.0[number];
         match command {
             Command::Set(key, value, expire_at) => {
-                items.insert(key.clone(), Item { value: value.clone(), expire_at: *expire_at });
+                items.insert(key.clone(), Item { value: Arc::new(value.clone()), expire_at: *expire_at });
                 ok()
             }
             Command::SetIfAbsent(key, value) => {
                 let absent = !items.contains_key(key);
-                items.entry(key.clone()).or_insert(Item { value: value.clone(), expire_at: None });
+                items.entry(key.clone()).or_insert(Item { value: Arc::new(value.clone()), expire_at: None });
                 integer(usize::from(absent))
             }
             Command::SetMany(keys, value) => {
-                let item = Item { value: value.clone(), expire_at: None };
+                let item = Item { value: Arc::new(value.clone()), expire_at: None };
                 items.extend(keys.iter().map(|key| (key.clone(), item.clone())));
                 ok()
             }
             Command::Append(key, value) => {
-                let item = items.entry(key.clone()).or_insert(Item { value: Vec::new(), expire_at: None });
-                item.value.extend_from_slice(value);
+                let item = items.entry(key.clone()).or_insert(Item { value: Arc::default(), expire_at: None });
+                Arc::make_mut(&mut item.value).extend_from_slice(value);
                 integer(item.value.len())
             }
             Command::Increment(key) => {
-                let item = items.entry(key.clone()).or_insert(Item { value: b"0".to_vec(), expire_at: None });
+                let item = items.entry(key.clone()).or_insert(Item { value: Arc::new(b"0".to_vec()), expire_at: None });
                 let count: usize = String::from_utf8_lossy(&item.value).parse().expect("a counter holds a number");
-                item.value = (count + 1).to_string().into_bytes();
+                item.value = Arc::new((count + 1).to_string().into_bytes());
                 integer(count + 1)
             }
             Command::Delete(keys) => integer(keys.iter().filter(|key| items.remove(*key).is_some()).count()),

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use bowline::blocks::{FileSize, Geometry};
 use bowline::clock::Clock;
 use bowline::{Durability, Error, Version};
 
@@ -16,7 +17,24 @@ use super::{Mistake, Problem, START_WALL_MS, check_no_second_sync, clock_after_r
 use crate::clock::SimClock;
 use crate::disk::{Call, Failure, SimDisk};
 use crate::random::Random;
-use crate::store_machine::StoreMachine;
+use crate::store_machine::{StoreMachine, options};
+
+/// Bytes of a block.
+const BLOCK_BYTES: u32 = 4096;
+/// A block file of a fixed size that the workload fills: the smallest there is.
+const SMALL_FILE_BYTES: u64 = 64 * BLOCK_BYTES as u64;
+
+/// What a seed makes of the block file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// It grows by itself, and has no reason to.
+    #[default]
+    Roomy,
+    /// It is soon full: checkpoints compact, and writes are refused.
+    Full,
+    /// Values are large: it grows.
+    Growing,
+}
 
 /// Commands that ran at one moment: one, or those of a transaction.
 #[derive(Clone, Debug)]
@@ -51,6 +69,37 @@ pub struct StoreHistory {
     /// Operations that changed nothing and whose replies have left.
     reads: Vec<Told>,
     seen: Version,
+    shape: Shape,
+    refused: u32,
+}
+
+impl Shape {
+    /// The shape of the run of `seed`.
+    pub fn of(seed: u64) -> Shape {
+        // Large values make a run ten times as slow.
+        match seed % 8 {
+            1 | 3 | 7 => Shape::Full,
+            5 => Shape::Growing,
+            _ => Shape::Roomy,
+        }
+    }
+
+    fn geometry(self) -> Geometry {
+        let size = if self == Shape::Full { FileSize::Fixed(SMALL_FILE_BYTES) } else { FileSize::Auto };
+        Geometry { block_bytes: BLOCK_BYTES, size }
+    }
+
+    fn value(self, random: &mut Random) -> Vec<u8> {
+        let length = match self {
+            Shape::Growing if random.chance(1, 3) => 50_000 + random.index(200_000),
+            Shape::Full if random.chance(1, 3) => 2_000 + random.index(12_000),
+            _ if random.chance(1, 30) => 3_000 + random.index(20_000),
+            _ => random.index(300),
+        };
+        let mut value = vec![0; length.min(BLOCK_BYTES as usize)];
+        random.fill(&mut value);
+        value.iter().copied().cycle().take(length).collect()
+    }
 }
 
 impl Operation {
@@ -66,6 +115,11 @@ impl StoreHistory {
     /// Number of writing operations that came back or were run since.
     pub fn writes(&self) -> usize {
         self.writes.len()
+    }
+
+    /// Number of commands that were refused for want of room.
+    pub fn refused(&self) -> u32 {
+        self.refused
     }
 
     fn leave(&mut self, told: Told) {
@@ -184,15 +238,10 @@ impl StoreProcess<'_> {
     fn operate(&mut self, random: &mut Random) -> Result<(), Problem> {
         let now_ms = self.machine.store.now_ms();
         let count = if random.chance(1, 6) { 2 + random.index(4) } else { 1 };
-        let value = |random: &mut Random| {
-            let length = if random.chance(1, 30) { 3_000 + random.index(20_000) } else { random.index(300) };
-            let mut value = vec![0; length];
-            random.fill(&mut value);
-            value
-        };
+        let shape = self.history.shape;
         let commands: Vec<Command> = (0..count)
             .map(|_| {
-                let value = value(random);
+                let value = shape.value(random);
                 Command::random(random, now_ms, value)
             })
             .collect();
@@ -215,7 +264,8 @@ impl StoreProcess<'_> {
         if newest > before && newest <= self.history.seen {
             return Err(Problem::VersionReused { seen: self.history.seen, found: newest });
         }
-        if reply.starts_with(b"-MISCONF") {
+        if reply.starts_with(b"-MISCONF") || reply.starts_with(b"-ERR the block file") {
+            self.history.refused += 1;
             return Ok(());
         }
         self.history.model.expire(operation.now_ms);
@@ -263,7 +313,9 @@ fn live(
     mistake: Option<Mistake>,
     (random, actions): (&mut Random, u32),
 ) -> Result<End, Problem> {
-    let mut machine = match StoreMachine::open_through(shared_disk(disk, mistake), disk, clock) {
+    let mut options = options(shared_disk(disk, mistake), clock);
+    options.block_file_geometry = history.shape.geometry();
+    let mut machine = match StoreMachine::open_with(options, disk, clock) {
         Ok(machine) => machine,
         Err(error) => return Ok(End::Refused(error)),
     };
@@ -279,7 +331,8 @@ fn first_life(
     mistake: Option<Mistake>,
     plan: impl FnOnce(&SimDisk),
 ) -> Result<(SimDisk, SimClock, StoreHistory, End), Problem> {
-    let (disk, clock, mut history) = (SimDisk::new(seed), SimClock::new(START_WALL_MS), StoreHistory::default());
+    let (disk, clock) = (SimDisk::new(seed), SimClock::new(START_WALL_MS));
+    let mut history = StoreHistory { shape: Shape::of(seed), ..StoreHistory::default() };
     plan(&disk);
     let mut random = Random::for_part(seed, 1);
     let actions = 100 + random.below(300) as u32;
