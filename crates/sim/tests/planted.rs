@@ -10,7 +10,7 @@ use bowline_sim::disk::lying::Lie;
 
 const SEEDS: u64 = 20;
 /// Runs with checkpoints for each mistake in them; every storage call of each.
-const CHECKPOINT_SEEDS: u64 = 3;
+const CHECKPOINT_SEEDS: u64 = 2;
 
 /// The problem that `check` finds first, over the storage calls of some seeds.
 fn first_problem(check: impl Fn(u64, u64) -> Result<(), Problem>) -> Option<Problem> {
