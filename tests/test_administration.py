@@ -151,3 +151,19 @@ def test_clients_that_leave_in_a_pause_are_not_listed_until_its_end(server):
             late.send("SET", "k", "late")
             assert admin.command("CLIENT", "UNPAUSE") == b"+OK\r\n"
             assert late.reply() == stays.reply() == b"+OK\r\n"
+
+
+def test_latency_events_are_kept_from_the_threshold_on(make_node):
+    arguments = ["--enable-debug-command", "yes"]
+    with make_node(*arguments).start().client() as client:
+        client.execute_command("DEBUG", "SLEEP", "0.05")
+        assert client.execute_command("LATENCY LATEST") == [], "nothing is watched unless a threshold is set"
+        client.config_set("latency-monitor-threshold", 20)
+        client.execute_command("DEBUG", "SLEEP", "0.05")
+        (event, _, newest, longest), = [e for e in client.execute_command("LATENCY LATEST") if e[0] == b"command"]
+        assert event == b"command" and 50 <= newest <= longest
+        assert client.execute_command("LATENCY HISTORY", "command")[-1][1] == newest
+        assert client.execute_command("LATENCY HISTORY", "no-such-event") == []
+        assert client.execute_command("LATENCY RESET", "no-such-event") == 0
+        assert client.execute_command("LATENCY RESET", "command") == 1
+        assert client.execute_command("LATENCY HISTORY", "command") == []

@@ -52,6 +52,7 @@ pub fn options(shared: Arc<dyn Disk>, clock: &SimClock) -> LogOptions {
         store_id: *b"simulated store!",
         disk: shared,
         clock: Arc::new(clock.clone()),
+        archive: None,
         on_failure: None,
     }
 }

@@ -5,12 +5,16 @@
 //!        ^                                                            ^                                         |
 //!        +-- full disk: removed, tried again                          +------- retired <-- nothing in it <-- live
 //!                                                                              or removed   matters any more
+//!                                                                                           and it is archived
 //! ```
 //!
 //! Only preparing can need new space on the disk, so a full disk is known while the active file still has room. A
 //! recycled file keeps its name and its stale bytes; what a file holds is told by its header alone.
 //!
-//! Not here: what is written into them (`writer`), how they are found again (`survey`).
+//! Where there is an archive, a finished file waits to be copied there (`unarchived`), also while it is still live; one
+//! that is given up before is set aside (`given_up`).
+//!
+//! Not here: what is written into them (`writer`), copying them into an archive (`archiver`), how they are found again (`survey`).
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,7 +25,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::format::HEADER_BLOCK_BYTES;
+use super::archiver::Archiver;
+use super::format::{FileHeader, HEADER_BLOCK_BYTES};
 use super::room::Room;
 use super::{Shared, Step};
 use crate::disk::{Disk, DiskFile};
@@ -54,9 +59,22 @@ pub(crate) struct Spare {
 #[derive(Clone, Debug)]
 pub(crate) struct FullFile {
     pub(crate) path: PathBuf,
+    /// What it says about itself; `None` for one whose frames nobody needs.
+    pub(crate) header: Option<FileHeader>,
     /// Position after its last frame.
     pub(crate) end_position: u64,
+    /// Header crc of its last frame.
+    pub(crate) end_crc: u32,
     pub(crate) capacity: u64,
+    /// It was no part of the log any more when that was opened: it may have been recycled and written to.
+    pub(crate) is_leftover: bool,
+}
+
+impl FullFile {
+    /// Position of its first frame.
+    pub(crate) fn start_position(&self) -> u64 {
+        self.header.map_or(self.end_position, |header| header.start_position)
+    }
 }
 
 /// The files beside the active one.
@@ -69,6 +87,12 @@ pub(crate) struct FileSet {
     pub(crate) live: VecDeque<FullFile>,
     /// Nothing in these matters; to be recycled or removed.
     pub(crate) retired: Vec<FullFile>,
+    /// Whether files are archived before they are retired.
+    pub(crate) archives: bool,
+    /// To be archived, oldest first.
+    pub(crate) unarchived: VecDeque<FullFile>,
+    /// To be retired once they are archived, oldest first.
+    pub(crate) given_up: VecDeque<FullFile>,
 }
 
 pub(crate) struct Files {
@@ -84,9 +108,15 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    pub(crate) fn new(disk: Arc<dyn Disk>, directory: PathBuf, file_bytes: u64, next_number: u64) -> Files {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        directory: PathBuf,
+        file_bytes: u64,
+        next_number: u64,
+        archives: bool,
+    ) -> Files {
         Files {
-            set: Mutex::new(FileSet::default()),
+            set: Mutex::new(FileSet { archives, ..FileSet::default() }),
             disk,
             directory,
             usual_capacity: file_bytes - HEADER_BLOCK_BYTES,
@@ -173,9 +203,46 @@ impl FileSet {
         Some(spare)
     }
 
+    /// A file of the log is full.
+    pub(crate) fn finish(&mut self, file: FullFile) {
+        self.archive(file.clone());
+        self.live.push_back(file);
+    }
+
+    /// `file` is to be archived, as it is now, after all others.
+    pub(crate) fn archive(&mut self, file: FullFile) {
+        if self.archives {
+            self.unarchived.push_back(file);
+        }
+    }
+
     /// Retires the files that end at or before `position`.
     pub(crate) fn retire_before(&mut self, position: u64) {
         while let Some(file) = self.live.pop_front_if(|file| file.end_position <= position) {
+            self.give_up(file);
+        }
+    }
+
+    /// The log does not need `file` any more.
+    pub(crate) fn give_up(&mut self, file: FullFile) {
+        // The oldest are archived first, so all before the first that waits are done.
+        let archived_to = self.unarchived.front().map_or(u64::MAX, FullFile::start_position);
+        if file.end_position <= archived_to {
+            self.retired.push(file);
+        } else {
+            self.given_up.push_back(file);
+        }
+    }
+
+    /// `file`, the oldest that waits, is in the archive.
+    pub(crate) fn archived(&mut self, file: &FullFile) {
+        self.unarchived.pop_front_if(|first| first.path == file.path);
+        while let Some(file) = self.given_up.pop_front() {
+            let waits = self.unarchived.front().is_some_and(|first| first.start_position() < file.end_position);
+            if waits {
+                self.given_up.push_front(file);
+                break;
+            }
             self.retired.push(file);
         }
     }
@@ -256,25 +323,48 @@ fn remove_quietly(files: &Files, path: &Path) {
 pub struct FilePreparer {
     pub(crate) shared: Arc<Shared>,
     filling: Option<Filling>,
+    archiver: Option<Archiver>,
 }
 
 impl FilePreparer {
-    pub(crate) fn new(shared: Arc<Shared>) -> FilePreparer {
-        FilePreparer { shared, filling: None }
+    pub(crate) fn new(shared: Arc<Shared>, archiver: Option<Archiver>) -> FilePreparer {
+        FilePreparer { shared, filling: None, archiver }
     }
 
-    /// Does one bounded piece of work. A full disk is noted and tried again at the next call, which may come at any
+    /// The archiver, for a thread of its own: an archive that hangs must not keep files from being prepared.
+    pub(crate) fn take_archiver(&mut self) -> Option<Archiver> {
+        self.archiver.take()
+    }
+
+    /// Archives what is not archived yet, with the active file as far as it is written, so that the archive is
+    /// complete; to be called when the writer is closed. Gives up at the first failure, which the statistics name: the
+    /// files stay, and are archived after the next open. [`super::LogThreads::close`] does this by itself.
+    pub fn finish_archive(&mut self) {
+        if let Some(archiver) = &mut self.archiver {
+            archiver.finish();
+        }
+    }
+
+    /// Does one bounded piece of work on the next file, and one on the archive. A full disk is noted and tried again at the next call, which may come at any
     /// time; the time in the answer is when it makes sense. Any other failure to write or sync stops the log.
     pub fn step(&mut self) -> Step {
         if self.shared.is_poisoned() {
             return Step::Idle { until: None };
         }
-        match self.work() {
+        let prepared = match self.work() {
             Ok(step) => step,
             Err(error) => {
                 self.shared.poison(error);
-                Step::Worked
+                return Step::Worked;
             }
+        };
+        let archived = self.archiver.as_mut().map_or(Step::Idle { until: None }, Archiver::step);
+        match (prepared, archived) {
+            (Step::Idle { until: Some(one) }, Step::Idle { until: Some(other) }) => {
+                Step::Idle { until: Some(one.min(other)) }
+            }
+            (Step::Idle { until: one }, Step::Idle { until: other }) => Step::Idle { until: one.or(other) },
+            _ => Step::Worked,
         }
     }
 

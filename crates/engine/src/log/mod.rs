@@ -20,11 +20,14 @@
 //! | `buffer`, `room` | where records wait, and how much may |
 //! | `writer` | writes, syncs, commits, marks |
 //! | `files` | prepares, starts, recycles files |
+//! | `archive`, `archiver` | copies of finished files: reads them, makes them |
 //! | `waiters` | who waits for a commit |
 //! | `survey`, `scan`, `recovery`, `check` | finds the files, reads them, repairs the tail, verifies |
 //!
 //! Not here: what an effect means ([`crate::effect`]), who asks for which durability, majorities.
 
+pub mod archive;
+mod archiver;
 mod buffer;
 mod check;
 mod files;
@@ -51,6 +54,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub use self::archive::ArchiveOptions;
+use self::archiver::Archiver;
 use self::buffer::Buffer;
 pub use self::check::{CheckReport, CheckedFile, FileState, check};
 pub use self::files::FilePreparer;
@@ -97,6 +102,8 @@ pub struct LogOptions {
     pub disk: Arc<dyn Disk>,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
+    /// Where finished files are copied before they are given up; `None` keeps no copies.
+    pub archive: Option<ArchiveOptions>,
     /// Called once when the log is poisoned, after everybody who waits was woken.
     pub on_failure: Option<OnFailure>,
 }
@@ -218,6 +225,7 @@ pub(crate) struct Shared {
     listeners: Listeners,
     pub(crate) writer_signal: Signal,
     pub(crate) files_signal: Signal,
+    pub(crate) archive_signal: Signal,
     /// The writer sleeps longer than a record may linger.
     pub(crate) writer_sleeps_long: AtomicBool,
     pub(crate) counters: Counters,
@@ -242,8 +250,10 @@ impl Log {
         replay: &mut dyn FnMut(ReplayFrame) -> Result<()>,
         progress: &dyn Fn(Progress),
     ) -> Result<(Log, LogWriter, FilePreparer, Recovered)> {
+        let archive = options.archive.clone();
         let (shared, writer, recovered) = recovery::open(options, replay, progress)?;
-        let preparer = FilePreparer::new(Arc::clone(&shared));
+        let archiver = archive.map(|archive| Archiver::new(Arc::clone(&shared), archive, writer.file_header()));
+        let preparer = FilePreparer::new(Arc::clone(&shared), archiver);
         Ok((Log { shared }, writer, preparer, recovered))
     }
 
@@ -444,9 +454,9 @@ impl Log {
     /// The counters. Copies three histograms.
     pub fn statistics(&self) -> LogStatistics {
         let (counters, files) = (&self.shared.counters, &self.shared.files);
-        let (live_files, spares) = {
+        let (live_files, spares, archive_pending_files) = {
             let set = files.set.lock();
-            (set.live.len() as u64 + 1, set.spares.len() as u64)
+            (set.live.len() as u64 + 1, set.spares.len() as u64, set.unarchived.len() as u64)
         };
         LogStatistics {
             frames: counters.frames.load(SeqCst),
@@ -460,6 +470,11 @@ impl Log {
             files: live_files,
             spares,
             disk_full: self.is_disk_full(),
+            archived_files: counters.archived_files.load(SeqCst),
+            archived_bytes: counters.archived_bytes.load(SeqCst),
+            archive_pending_files,
+            archive_failures: counters.archive_failures.load(SeqCst),
+            archive_last_error: counters.archive_last_error.lock().clone(),
             sync_latency_us: counters.sync_latency_us.snapshot(),
             commit_latency_us: counters.commit_latency_us.snapshot(),
             records_per_frame: counters.records_per_frame.snapshot(),
@@ -538,7 +553,7 @@ impl Shared {
         self.room.want();
         self.room.wake();
         self.listeners.failed();
-        self.files_signal.notify();
+        self.notify_files();
         self.writer_signal.notify();
         if let Some(on_failure) = &self.on_failure {
             on_failure(&error);
@@ -569,6 +584,12 @@ impl Shared {
         }
         self.files_signal.notify();
         Admission::Wait
+    }
+
+    /// A file was finished: another one is to be prepared, and this one archived.
+    pub(crate) fn notify_files(&self) {
+        self.files_signal.notify();
+        self.archive_signal.notify();
     }
 
     pub(crate) fn want_room(&self) {

@@ -25,7 +25,7 @@ use super::format::{FileHeader, HEADER_BLOCK_BYTES};
 use super::room::Room;
 use super::scan::{Reader, Scan, check_headerless};
 use super::statistics::Counters;
-use super::survey::{Survey, read_up_to};
+use super::survey::{FoundFile, Survey, read_up_to};
 use super::waiters::{Listeners, Signal, Waiters};
 use super::writer::{ActiveFile, LogWriter, Tail};
 use super::{LogOptions, Progress, Recovered, ReplayFrame, Shared};
@@ -59,8 +59,20 @@ pub(crate) fn open(
     }
 }
 
-/// Makes the directory and every name on the way to it durable, and removes what a crash left half made.
+/// Makes the directory ready, and removes what a crash left half made.
 fn prepare_directory(disk: &dyn Disk, directory: &Path) -> Result<()> {
+    let leftover = directory.join(PREPARE_NAME);
+    disk.create_directory(directory).map_err(|source| Error::io("create", directory, source))?;
+    match disk.remove(&leftover) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", &leftover, source)),
+        _ => {}
+    }
+    // A spare may have got its name just before a crash: it counts from here on.
+    make_directory(disk, directory)
+}
+
+/// Makes the directory, every name on the way to it, and every name in it durable.
+pub(crate) fn make_directory(disk: &dyn Disk, directory: &Path) -> Result<()> {
     let failed = |source| Error::io("create", directory, source);
     disk.create_directory(directory).map_err(failed)?;
     for ancestor in directory.ancestors().skip(1) {
@@ -72,12 +84,6 @@ fn prepare_directory(disk: &dyn Disk, directory: &Path) -> Result<()> {
             Err(source) => return Err(Error::io("sync", ancestor, source)),
         }
     }
-    let leftover = directory.join(PREPARE_NAME);
-    match disk.remove(&leftover) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", &leftover, source)),
-        _ => {}
-    }
-    // A spare may have got its name just before a crash: it counts from here on.
     disk.sync_directory(directory).map_err(|source| Error::io("sync", directory, source))
 }
 
@@ -130,16 +136,15 @@ fn go_on(options: LogOptions, survey: &Survey, scan: &Scan) -> Result<(Arc<Share
     let spare = Spare { file, path: found.path.clone(), capacity: found.capacity() };
     let active = ActiveFile::go_on(spare, header, scan.position)?;
     let rewritten_bytes = rewrite(&active, scan.witnessed.max(header.start_position), scan.position)?;
+    retire_others(&shared.files, survey, &scan.chain);
     let ends = older.iter().zip(scan.chain.iter().skip(1));
     for (file, next) in ends {
         let (Some(file), Some(next)) = (survey.files.get(*file), survey.files.get(*next).and_then(|next| next.header))
         else {
             continue;
         };
-        let (path, capacity) = (file.path.clone(), file.capacity());
-        shared.files.set.lock().live.push_back(FullFile { path, end_position: next.start_position, capacity });
+        shared.files.set.lock().finish(full_file(file, &next, false));
     }
-    retire_others(&shared.files, survey, &scan.chain);
     let tail =
         Tail { position: scan.position, previous_crc: scan.previous_crc, epoch, version, limit: scan.version_limit };
     let recovered = Recovered {
@@ -178,13 +183,56 @@ fn rewrite(active: &ActiveFile, from: u64, to: u64) -> Result<u64> {
     Ok(to - from)
 }
 
-/// Files that nothing needs become spares, or are removed, by the preparer.
+/// Files that nothing needs become spares, or are removed, by the preparer; those that may not be in the archive yet, not
+/// before they are.
 fn retire_others(files: &Files, survey: &Survey, chain: &[usize]) {
     let mut set = files.set.lock();
+    let leftovers = if set.archives { leftovers(survey, chain) } else { Vec::new() };
     for (place, file) in survey.files.iter().enumerate() {
-        if !chain.contains(&place) {
-            set.retired.push(FullFile { path: file.path.clone(), end_position: 0, capacity: file.capacity() });
+        if !chain.contains(&place) && !leftovers.iter().any(|(leftover, _)| *leftover == place) {
+            let (path, capacity) = (file.path.clone(), file.capacity());
+            let (header, end_position, end_crc) = (None, 0, 0);
+            set.retired.push(FullFile { path, header, end_position, end_crc, capacity, is_leftover: true });
         }
+    }
+    for (_, file) in leftovers {
+        set.archive(file.clone());
+        set.give_up(file);
+    }
+}
+
+/// The files right before the first one of the log that still say what they held, oldest first. The newest of them may
+/// have been given up and not been archived.
+fn leftovers(survey: &Survey, chain: &[usize]) -> Vec<(usize, FullFile)> {
+    let header_of = |place: usize| survey.files.get(place).and_then(|file| file.header);
+    let mut next = chain.first().and_then(|first| header_of(*first));
+    let mut found = Vec::new();
+    while let Some(after) = next {
+        let before = survey.files.iter().enumerate().find(|(place, file)| {
+            let goes_on = |header: FileHeader| {
+                let length = after.start_position.checked_sub(header.start_position);
+                header.sequence.checked_add(1) == Some(after.sequence)
+                    && header.epoch <= after.epoch
+                    && length.is_some_and(|length| length <= file.capacity())
+            };
+            !chain.contains(place) && file.header.is_some_and(goes_on)
+        });
+        next = before.and_then(|(_, file)| file.header);
+        found.extend(before.map(|(place, file)| (place, full_file(file, &after, true))));
+    }
+    found.reverse();
+    found
+}
+
+/// A file that the one with the header `next` goes on after.
+fn full_file(file: &FoundFile, next: &FileHeader, is_leftover: bool) -> FullFile {
+    FullFile {
+        path: file.path.clone(),
+        header: file.header,
+        end_position: next.start_position,
+        end_crc: next.previous_crc,
+        capacity: file.capacity(),
+        is_leftover,
     }
 }
 
@@ -236,12 +284,13 @@ fn share(options: LogOptions, survey: &Survey, version: Version) -> Arc<Shared> 
         closing: AtomicBool::new(false),
         ended: AtomicBool::new(false),
         room: Room::new(capacity, reserve_bytes, buffer_bytes_max),
-        files: Files::new(options.disk, options.directory, file_bytes, survey.next_number()),
+        files: Files::new(options.disk, options.directory, file_bytes, survey.next_number(), options.archive.is_some()),
         waiters: Waiters::default(),
         notes: Waiters::default(),
         listeners: Listeners::default(),
         writer_signal: Signal::default(),
         files_signal: Signal::default(),
+        archive_signal: Signal::default(),
         writer_sleeps_long: AtomicBool::new(false),
         counters: Counters::default(),
         time: StoreTime::new(Arc::clone(&options.clock)),

@@ -69,12 +69,23 @@ pub(crate) struct Scan {
     pub(crate) records: u64,
     pub(crate) bytes: u64,
     pub(crate) torn_bytes: u64,
+    /// Wall clock of the last frame, milliseconds since the Unix epoch.
+    pub(crate) wall_ms: u64,
+    /// Nothing is read that is newer than this version, if it is given.
+    limit: Option<Version>,
+    /// Whether everything up to the limit was read.
+    pub(crate) limit_reached: bool,
     replay_from: u64,
     bytes_done: u64,
     bytes_total: u64,
 }
 
 impl Scan {
+    /// A scan that reads nothing newer than `limit`.
+    pub(crate) fn upto(limit: Option<Version>) -> Scan {
+        Scan { limit, ..Scan::default() }
+    }
+
     /// Reads the log whose newest file is at `newest` in the survey.
     ///
     /// # Errors
@@ -103,21 +114,36 @@ impl Scan {
         let Some((place, header)) = first else {
             return Err(corrupt(survey, newest, REPLAY_FROM_OFFSET, "the file that the log begins in is missing"));
         };
+        self.begin(&header, self.replay_from);
+        Ok((place, header))
+    }
+
+    /// The next file to be read is the one with `header`; what stands before `replay_from` is not delivered.
+    pub(crate) fn begin(&mut self, header: &FileHeader, replay_from: u64) {
         self.position = header.start_position;
         self.previous_crc = header.previous_crc;
         self.epoch = 0;
-        Ok((place, header))
+        self.replay_from = replay_from;
+    }
+
+    /// There are `bytes` to read, for the progress.
+    pub(crate) fn expect(&mut self, bytes: u64) {
+        self.bytes_total = bytes;
+    }
+
+    /// Whether the file with header `next` goes on where the last frame ended.
+    pub(crate) fn is_continued_by(&self, next: &FileHeader) -> bool {
+        next.start_position == self.position && next.previous_crc == self.previous_crc && next.epoch >= self.epoch
     }
 
     /// The file that goes on where the present one, with `header`, ended.
     fn successor(&self, survey: &Survey, header: FileHeader) -> Option<(usize, FileHeader)> {
         let headers = survey.files.iter().enumerate().filter_map(|(place, file)| Some((place, file.header?)));
-        headers.filter(|(_, next)| next.sequence > header.sequence).find(|(_, next)| {
-            next.start_position == self.position && next.previous_crc == self.previous_crc && next.epoch >= self.epoch
-        })
+        headers.filter(|(_, next)| next.sequence > header.sequence).find(|(_, next)| self.is_continued_by(next))
     }
 
-    fn read_file(&mut self, reader: &mut Reader<'_>, place: usize, header: FileHeader) -> Result<()> {
+    /// Reads the frames of a file as far as each is the next one, or to the limit.
+    pub(crate) fn read_file(&mut self, reader: &mut Reader<'_>, place: usize, header: FileHeader) -> Result<()> {
         let Some(found) = reader.survey.files.get(place) else {
             return Ok(());
         };
@@ -126,6 +152,9 @@ impl Scan {
         self.witnessed = self.witnessed.max(header.start_position);
         let mut offset = HEADER_BLOCK_BYTES;
         while let Some((frame, crc)) = self.next_header(&mut chunks, offset, &header)? {
+            if self.is_beyond_limit(&frame) {
+                return Ok(());
+            }
             let bytes = frame.frame_bytes();
             let payload_at = offset + FRAME_HEADER_BYTES as u64;
             let Some(payload) = chunks.payload(payload_at, frame.payload_bytes as usize)? else {
@@ -139,6 +168,13 @@ impl Scan {
             offset += bytes;
         }
         Ok(())
+    }
+
+    /// Whether `frame`, the next one, has only records beyond the limit, or everything up to the limit came before it.
+    fn is_beyond_limit(&mut self, frame: &FrameHeader) -> bool {
+        let newer = |limit: Version| self.last_version >= limit || (frame.records > 0 && frame.first_version > limit);
+        self.limit_reached = self.limit_reached || self.limit.is_some_and(newer);
+        self.limit_reached
     }
 
     /// The header at `offset` if it is that of the next frame.
@@ -181,6 +217,7 @@ impl Scan {
         self.epoch_max = self.epoch_max.max(frame.epoch);
         self.last_version = frame.last_version;
         self.version_limit = frame.version_limit;
+        self.wall_ms = frame.wall_ms;
         self.witnessed = self.witnessed.max(frame.durable_position);
         self.was_closed = frame.flags & FLAG_CLOSED != 0;
         self.frames += 1;

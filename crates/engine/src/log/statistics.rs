@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use parking_lot::Mutex;
+
 use crate::histogram::{Histogram, HistogramSnapshot};
 
 /// The counters, written by the log's threads.
@@ -15,6 +17,10 @@ pub(crate) struct Counters {
     pub(crate) admissions_exceeded: AtomicU64,
     pub(crate) append_position: AtomicU64,
     pub(crate) replay_from: AtomicU64,
+    pub(crate) archived_files: AtomicU64,
+    pub(crate) archived_bytes: AtomicU64,
+    pub(crate) archive_failures: AtomicU64,
+    pub(crate) archive_last_error: Mutex<Option<String>>,
     pub(crate) sync_latency_us: Histogram,
     pub(crate) commit_latency_us: Histogram,
     pub(crate) records_per_frame: Histogram,
@@ -52,6 +58,16 @@ pub struct LogStatistics {
     pub spares: u64,
     /// Whether the next file could not be prepared.
     pub disk_full: bool,
+    /// Files copied to the archive.
+    pub archived_files: u64,
+    /// Bytes copied to the archive.
+    pub archived_bytes: u64,
+    /// Finished files that are not in the archive yet; they are not recycled before.
+    pub archive_pending_files: u64,
+    /// How often a file could not be archived, or an old one not be removed; it is tried again.
+    pub archive_failures: u64,
+    /// Why the newest try failed; `None` when it did not.
+    pub archive_last_error: Option<String>,
     /// Time of each sync, microseconds.
     pub sync_latency_us: HistogramSnapshot,
     /// Time from the first record of a frame until the frame was durable, microseconds.

@@ -76,7 +76,8 @@ fn newest_of(files: &[FoundFile]) -> Option<(usize, FileHeader)> {
     headers.max_by_key(|(_, header)| header.sequence)
 }
 
-fn look_at(disk: &dyn Disk, number: u64, path: PathBuf) -> Result<FoundFile> {
+/// Reads the length and the header of a file.
+pub(crate) fn look_at(disk: &dyn Disk, number: u64, path: PathBuf) -> Result<FoundFile> {
     let file = disk.open_read_only(&path).map_err(|source| Error::io("open", &path, source))?;
     let length = file.len().map_err(|source| Error::io("measure", &path, source))?;
     let mut block = vec![0; HEADER_BLOCK_BYTES as usize];

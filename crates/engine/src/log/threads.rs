@@ -1,4 +1,4 @@
-//! The log's two threads: `log-writer` and `log-files`. They step the state machines and sleep in between.
+//! The log's threads: `log-writer`, `log-files` and, where there is an archive, `log-archive`. They step the state machines and sleep in between.
 //!
 //! Not here: what a step does (`writer`, `files`).
 
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::archiver::Archiver;
 use super::{FilePreparer, Log, LogWriter, Shared, Step};
 use crate::error::{Error, Result};
 
@@ -19,6 +20,8 @@ pub struct LogThreads {
     log: Log,
     writer: Option<JoinHandle<()>>,
     preparer: Option<JoinHandle<()>>,
+    archiver: Option<JoinHandle<()>>,
+    stop_archiver: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
 }
 
@@ -26,10 +29,23 @@ pub struct LogThreads {
 ///
 /// # Errors
 /// `Io` when the system has no thread to give.
-pub fn spawn(writer: LogWriter, preparer: FilePreparer, log: &Log) -> Result<LogThreads> {
+pub fn spawn(writer: LogWriter, mut preparer: FilePreparer, log: &Log) -> Result<LogThreads> {
     let stop = Arc::new(AtomicBool::new(false));
-    let mut threads = LogThreads { log: log.clone(), writer: None, preparer: None, stop: Arc::clone(&stop) };
+    let stop_archiver = Arc::new(AtomicBool::new(false));
+    let mut threads = LogThreads {
+        log: log.clone(),
+        writer: None,
+        preparer: None,
+        archiver: None,
+        stop_archiver: Arc::clone(&stop_archiver),
+        stop: Arc::clone(&stop),
+    };
     let failed = |source: io::Error| Error::io("start the threads of", &log.shared.files.directory, source);
+    if let Some(archiver) = preparer.take_archiver() {
+        let archives = thread::Builder::new().name("log-archive".to_owned());
+        let archives = archives.spawn(move || run_archiver(archiver, &stop_archiver));
+        threads.archiver = Some(archives.map_err(failed)?);
+    }
     let files = thread::Builder::new().name("log-files".to_owned()).spawn(move || run_preparer(preparer, &stop));
     threads.preparer = Some(files.map_err(failed)?);
     let writes = thread::Builder::new().name("log-writer".to_owned()).spawn(move || run_writer(writer));
@@ -38,7 +54,8 @@ pub fn spawn(writer: LogWriter, preparer: FilePreparer, log: &Log) -> Result<Log
 }
 
 impl LogThreads {
-    /// Writes and syncs everything appended, ends with the closing mark, and joins the threads.
+    /// Writes and syncs everything appended, ends with the closing mark, archives what is not archived yet, and joins the
+    /// threads. Archiving that fails is no error here: the files wait for the next open.
     ///
     /// # Errors
     /// `Poisoned` when the log has failed.
@@ -53,6 +70,11 @@ impl LogThreads {
             join(writer);
         }
         self.log.shared.end();
+        self.stop_archiver.store(true, SeqCst);
+        self.log.shared.archive_signal.notify();
+        if let Some(archiver) = self.archiver.take() {
+            join(archiver);
+        }
         // The preparer goes last: the writer may need a file to finish.
         self.stop.store(true, SeqCst);
         self.log.shared.files_signal.notify();
@@ -122,6 +144,18 @@ fn run_preparer(mut preparer: FilePreparer, stop: &AtomicBool) {
         }
     }
     preparer.discard();
+}
+
+fn run_archiver(mut archiver: Archiver, stop: &AtomicBool) {
+    let shared = Arc::clone(&archiver.shared);
+    let _guard = PanicGuard(Arc::clone(&shared));
+    shared.archive_signal.attach();
+    while !stop.load(SeqCst) && !shared.is_poisoned() {
+        if let Step::Idle { until } = archiver.step() {
+            park(until.map(|until| until.saturating_sub(shared.clock.monotonic())));
+        }
+    }
+    archiver.finish();
 }
 
 fn park(time: Option<Duration>) {

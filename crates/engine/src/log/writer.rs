@@ -192,6 +192,11 @@ impl LogWriter {
         self.is_closed
     }
 
+    /// What the active file says about itself.
+    pub(crate) fn file_header(&self) -> &FileHeader {
+        &self.active.header
+    }
+
     /// Whether frames wait for a file that holds them.
     pub(crate) fn is_stalled(&self) -> bool {
         !self.queue.is_empty()
@@ -297,15 +302,11 @@ impl LogWriter {
                 return Ok(false);
             };
             set.active_remaining = spare.capacity;
-            set.live.push_back(FullFile {
-                path: self.active.path.clone(),
-                end_position: self.tail.position,
-                capacity: self.active.capacity,
-            });
+            set.finish(self.full_file());
             set.publish(&self.shared.room);
             spare
         };
-        self.shared.files_signal.notify();
+        self.shared.notify_files();
         let old = self.active.header;
         let header = FileHeader {
             sequence: old.sequence + 1,
@@ -318,6 +319,18 @@ impl LogWriter {
         self.active = ActiveFile::start(spare, header);
         self.active.write_header_block()?;
         Ok(true)
+    }
+
+    /// The active file, as one that is full.
+    fn full_file(&self) -> FullFile {
+        FullFile {
+            path: self.active.path.clone(),
+            header: Some(self.active.header),
+            end_position: self.tail.position,
+            end_crc: self.tail.previous_crc,
+            capacity: self.active.capacity,
+            is_leftover: false,
+        }
     }
 
     fn write_frame(&mut self, frame: &mut PendingFrame, now: Duration, sync_follows: bool) -> Result<()> {
@@ -475,6 +488,7 @@ impl LogWriter {
         if self.write_mark(FLAG_MARK | FLAG_CLOSED, self.tail.version)? {
             self.sync()?;
         }
+        self.shared.files.set.lock().archive(self.full_file());
         self.is_closed = true;
         Ok(())
     }

@@ -480,6 +480,7 @@ fn log_options(options: &Options, directory: PathBuf, base: &Base) -> LogOptions
         store_id: base.identity.store_id,
         disk: options.disk.clone(),
         clock: options.clock.clone(),
+        archive: None,
         on_failure: on_failure.map(|report| -> log::OnFailure { Box::new(move |error| report(error)) }),
     }
 }

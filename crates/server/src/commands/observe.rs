@@ -40,18 +40,30 @@ static LATENCY: &[ServerCommand] = &[
         histogram,
     )
     .flags(ADMIN),
-    ServerCommand::new("latency|latest", Arity::Exactly(2), "", "Answers nothing: no events are watched.", latest)
-        .flags(ADMIN),
+    ServerCommand::new(
+        "latency|latest",
+        Arity::Exactly(2),
+        "",
+        "Answers the newest and the longest event of each kind.",
+        latest,
+    )
+    .flags(ADMIN),
     ServerCommand::new(
         "latency|history",
         Arity::Exactly(3),
         "event",
-        "Answers nothing: no events are watched.",
-        latest,
+        "Answers the events of a kind, at most one for each second.",
+        history,
     )
     .flags(ADMIN),
-    ServerCommand::new("latency|reset", Arity::AtLeast(2), "[event [event ...]]", "Answers 0.", latency_reset)
-        .flags(ADMIN),
+    ServerCommand::new(
+        "latency|reset",
+        Arity::AtLeast(2),
+        "[event [event ...]]",
+        "Forgets events, all unless some are named.",
+        latency_reset,
+    )
+    .flags(ADMIN),
     ServerCommand::new("latency|help", Arity::Exactly(2), "", "Lists the subcommands.", help),
 ];
 
@@ -144,11 +156,34 @@ fn microsecond_buckets(latency: &HistogramSnapshot) -> Vec<(u64, u64)> {
 }
 
 fn latest(call: &mut Call<'_>) {
-    call.reply().array(0);
+    let events = call.bench.server.metrics.events.latest();
+    let mut reply = call.reply();
+    reply.array(events.len());
+    for (event, newest, milliseconds_max) in events {
+        reply.array(4);
+        reply.bulk(event.name().as_bytes());
+        for number in [newest.at_seconds, newest.milliseconds, milliseconds_max] {
+            reply.integer(number as i64);
+        }
+    }
+}
+
+fn history(call: &mut Call<'_>) {
+    let samples = call.bench.server.metrics.events.history(call.args.at(2));
+    let mut reply = call.reply();
+    reply.array(samples.len());
+    for sample in samples {
+        reply.array(2);
+        reply.integer(sample.at_seconds as i64);
+        reply.integer(sample.milliseconds as i64);
+    }
 }
 
 fn latency_reset(call: &mut Call<'_>) {
-    call.reply().integer(0);
+    let names = call.args.from(2);
+    let named = |name: &str| names.iter().any(|word| word.eq_ignore_ascii_case(name.as_bytes()));
+    let forgotten = call.bench.server.metrics.events.forget(|event| names.is_empty() || named(event.name()));
+    call.reply().integer(forgotten as i64);
 }
 
 #[cfg(test)]

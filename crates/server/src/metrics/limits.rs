@@ -8,3 +8,6 @@ pub(super) const SLOW_ARGS_MAX: usize = 32;
 
 /// Most bytes of an argument that SLOWLOG keeps; then "... (n more bytes)". Redis's figure.
 pub(super) const SLOW_ARG_BYTES_MAX: usize = 128;
+
+/// Samples that LATENCY keeps of a kind of event; the oldest goes. Redis's figure.
+pub(super) const EVENT_SAMPLES_MAX: usize = 160;

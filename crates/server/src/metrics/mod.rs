@@ -13,6 +13,7 @@
 //!
 //! Not here: what the log and the keyspace count (the engine's statistics), slow commands one by one (`slowlog`).
 
+pub mod events;
 mod limits;
 pub mod slowlog;
 
@@ -183,6 +184,8 @@ pub struct CommandTotals {
 /// All counters of the server.
 #[derive(Debug)]
 pub struct Metrics {
+    /// What took long, for LATENCY.
+    pub events: events::Events,
     /// Connections open now.
     pub connections: AtomicU64,
     /// Connections accepted since the start.
@@ -219,6 +222,7 @@ impl Metrics {
     /// Counters for a command table of `commands` rows.
     pub fn new(commands: usize) -> Metrics {
         Metrics {
+            events: events::Events::default(),
             connections: AtomicU64::new(0),
             connections_received: AtomicU64::new(0),
             connections_rejected: AtomicU64::new(0),

@@ -29,7 +29,7 @@ use crate::session::limits::{
     ACCEPT_REST_MS, AUTHENTICATION_SECONDS_MAX, LAST_REPLY_SECONDS_MAX, READ_BYTES, SHUTDOWN_SECONDS_MAX,
     UNREAD_SECONDS_MAX,
 };
-use crate::session::{Session, Waits, Workbench};
+use crate::session::{Session, SyncsSeen, Waits, Workbench};
 use crate::state::Server;
 
 const BELL: Token = Token(usize::MAX);
@@ -83,6 +83,7 @@ pub struct EventLoop {
     buffer: Vec<u8>,
     next_tick: Instant,
     requests_at_tick: u64,
+    syncs_seen: SyncsSeen,
     closing_since: Option<Instant>,
 }
 
@@ -113,6 +114,7 @@ impl EventLoop {
             buffer: vec![0; READ_BYTES],
             next_tick: Instant::now() + TICK,
             requests_at_tick: 0,
+            syncs_seen: None,
             closing_since: None,
         })
     }
@@ -470,6 +472,7 @@ impl EventLoop {
         self.next_tick = now + TICK;
         if self.reception.is_some() {
             self.bench.server.metrics.measure_rate(&mut self.requests_at_tick);
+            self.bench.watch_syncs(&mut self.syncs_seen);
         }
         self.close_timed_out();
     }

@@ -41,7 +41,7 @@ use crate::settings::Settings;
 use clients::Client;
 use limits::{HELD_BYTES_MAX, KEPT_BYTES, STRANGER_REPLY_BYTES_MAX};
 use transaction::Transaction;
-pub use workbench::Workbench;
+pub use workbench::{SyncsSeen, Workbench};
 
 /// Whether the client is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -152,8 +152,8 @@ impl Session {
         }
         bench.count_failures();
         let nanoseconds = bench.count_batch(batch, done, began);
-        if bench.is_slow(nanoseconds) {
-            self.note_slow_batch(buffer, bench, ranges, batch, nanoseconds);
+        if bench.is_long(nanoseconds) {
+            self.note_long_batch(buffer, bench, ranges, batch, nanoseconds);
         }
         if let Some(entry) = done.checked_sub(1).and_then(|last| batch.entries.get(last)) {
             self.note_command(entry, bench.now_ms);
@@ -163,7 +163,7 @@ impl Session {
 
     /// Notes what took long of a batch that did: single commands, or several that were timed together.
     #[cold]
-    fn note_slow_batch(
+    fn note_long_batch(
         &self,
         buffer: &[u8],
         bench: &mut Workbench,
@@ -171,18 +171,19 @@ impl Session {
         batch: &Batch,
         nanoseconds: u64,
     ) {
-        let args = |index: usize| {
-            let planned = batch.planned.get(index)?;
+        let note = |bench: &Workbench, index: usize, nanoseconds, before| {
+            let (Some(planned), Some(entry)) = (batch.planned.get(index), batch.entries.get(index)) else { return };
             let first = planned.first_range as usize;
-            Some(Args::new(buffer, ranges.get(first..first + planned.ranges as usize)?))
+            let args = Args::new(buffer, ranges.get(first..first + planned.ranges as usize).unwrap_or_default());
+            bench.note_long(self, entry, nanoseconds, || shorten(args.iter(), before));
         };
-        if let (1, Some(args)) = (batch.planned.len(), args(0)) {
-            return bench.note_slow(self, nanoseconds, shorten(args.iter(), 0));
+        if batch.planned.len() == 1 {
+            return note(bench, 0, nanoseconds, 0);
         }
         for lap in bench.executor().laps().to_vec() {
             let nanoseconds = u64::try_from(lap.time.as_nanos()).unwrap_or(u64::MAX);
-            if let (true, Some(args)) = (bench.is_slow(nanoseconds), args(lap.done - 1)) {
-                bench.note_slow(self, nanoseconds, shorten(args.iter(), lap.commands - 1));
+            if bench.is_long(nanoseconds) {
+                note(bench, lap.done - 1, nanoseconds, lap.commands - 1);
             }
         }
     }

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bowline::Durability;
+use bowline::command::Flags;
 use bowline::exec::{Executor, Failure, Planned, Timing};
+use bowline::histogram::HistogramSnapshot;
 use bowline_resp::{ArgRange, Args, RequestLimits};
 
 use super::Session;
 use super::limits::{ARGS_MAX, INLINE_BYTES_MAX};
 use crate::commands::table::{self, Entry};
 use crate::metrics::LoopMetrics;
+use crate::metrics::events::{Event, Sample, longest_since};
 use crate::metrics::slowlog::{Slow, shorten};
 use crate::run::level;
 use crate::settings::Settings;
@@ -35,7 +38,10 @@ pub struct Workbench {
     pub(super) batch: Batch,
     /// Reply bytes of a session above which it runs nothing.
     pub(super) reply_bytes_max: usize,
+    /// What takes as long stands in SLOWLOG.
     slow_nanoseconds: u64,
+    /// What takes as long is an event of LATENCY.
+    event_nanoseconds: u64,
     track_latency: bool,
 }
 
@@ -77,6 +83,7 @@ impl Workbench {
             batch: Batch::default(),
             reply_bytes_max: usize::MAX,
             slow_nanoseconds: u64::MAX,
+            event_nanoseconds: u64::MAX,
             track_latency: true,
             settings,
             server,
@@ -141,6 +148,10 @@ impl Workbench {
         self.reply_bytes_max = usize::try_from(settings.reply_bytes_limit()).unwrap_or(usize::MAX);
         let microseconds = settings.slowlog_log_slower_than;
         self.slow_nanoseconds = u64::try_from(microseconds).map_or(u64::MAX, |slow| slow.saturating_mul(1000));
+        self.event_nanoseconds = match settings.latency_monitor_threshold {
+            0 => u64::MAX,
+            milliseconds => milliseconds.saturating_mul(1_000_000),
+        };
         self.track_latency = settings.latency_tracking;
         self.apply_size_limits();
     }
@@ -195,10 +206,10 @@ impl Workbench {
         session.reply().error(text);
     }
 
-    /// Lets the executor time batches as the threshold of SLOWLOG asks for: a low one is about small commands too.
+    /// Lets the executor time batches as the thresholds ask for: a low one is about small commands too.
     #[inline]
     pub(super) fn time_batches(&mut self) {
-        let timing = match self.slow_nanoseconds {
+        let timing = match self.slow_nanoseconds.min(self.event_nanoseconds) {
             u64::MAX => Timing::Off,
             0..SMALL_COMMAND_NANOSECONDS => Timing::Every,
             _ => Timing::Heavy,
@@ -206,10 +217,10 @@ impl Workbench {
         self.executor().set_timing(timing);
     }
 
-    /// Whether SLOWLOG is to note what took so long.
+    /// Whether SLOWLOG or LATENCY is to note what took so long.
     #[inline]
-    pub(super) fn is_slow(&self, nanoseconds: u64) -> bool {
-        nanoseconds >= self.slow_nanoseconds
+    pub(super) fn is_long(&self, nanoseconds: u64) -> bool {
+        nanoseconds >= self.slow_nanoseconds.min(self.event_nanoseconds)
     }
 
     /// Counts the first `done` commands of a batch that began at `began`; returns what it took.
@@ -244,22 +255,60 @@ impl Workbench {
     pub(super) fn count_single(&self, entry: &Entry, began: Instant, session: &Session, args: Args<'_>) {
         let nanoseconds = began.elapsed().as_nanos() as u64;
         self.metrics.ran(entry.index, 1, nanoseconds, self.track_latency);
-        if self.is_slow(nanoseconds) {
-            self.note_slow(session, nanoseconds, shorten(args.iter(), 0));
+        if self.is_long(nanoseconds) {
+            self.note_long(session, entry, nanoseconds, || shorten(args.iter(), 0));
         }
     }
 
+    /// Notes a command that took long where it is to be noted.
     #[cold]
-    pub(super) fn note_slow(&self, session: &Session, nanoseconds: u64, args: Vec<Vec<u8>>) {
+    pub(super) fn note_long(
+        &self,
+        session: &Session,
+        entry: &Entry,
+        nanoseconds: u64,
+        args: impl FnOnce() -> Vec<Vec<u8>>,
+    ) {
+        if nanoseconds >= self.event_nanoseconds {
+            let event = if entry.info.flags.has(Flags::FAST) { Event::FastCommand } else { Event::Command };
+            self.note_event(event, nanoseconds);
+        }
+        if nanoseconds < self.slow_nanoseconds {
+            return;
+        }
         let slow = Slow {
             id: 0,
             at_seconds: self.now_ms / 1000,
             microseconds: nanoseconds / 1000,
-            args,
+            args: args(),
             peer: session.client.peer.clone(),
             name: session.client.names.lock().name.clone(),
         };
         self.server.slowlog.add(slow, self.settings.slowlog_max_len);
+    }
+}
+
+/// What the syncs of the log took, as LATENCY saw it the last time.
+pub type SyncsSeen = Option<HistogramSnapshot>;
+
+impl Workbench {
+    fn note_event(&self, event: Event, nanoseconds: u64) {
+        let sample = Sample { at_seconds: self.now_ms / 1000, milliseconds: nanoseconds / 1_000_000 };
+        self.server.metrics.events.note(event, sample);
+    }
+
+    /// Makes an event of the longest sync of the log since the last call, if it took long enough. One loop calls this once
+    /// a second, so the thread that syncs has nothing to do with it.
+    pub fn watch_syncs(&self, seen: &mut SyncsSeen) {
+        let watched = self.event_nanoseconds != u64::MAX;
+        let now = self.server.opened().filter(|_| watched).map(|store| store.statistics().log.sync_latency_us);
+        if let (Some(before), Some(now)) = (seen.as_ref(), now.as_ref())
+            && let Some(microseconds) = longest_since(before, now)
+            && microseconds.saturating_mul(1000) >= self.event_nanoseconds
+        {
+            self.note_event(Event::Sync, microseconds.saturating_mul(1000));
+        }
+        *seen = now;
     }
 }
 

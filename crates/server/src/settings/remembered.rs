@@ -95,7 +95,6 @@ pub(super) static ROWS: &[Setting] = &[
     row("io-threads", &[], NUMBER, "1", Changes::Start),
     row("io-threads-do-reads", &[], Kind::Flag, "no", Changes::Start),
     row("jemalloc-bg-thread", &[], Kind::Flag, "yes", Changes::Live),
-    row("latency-monitor-threshold", &[], NUMBER, "0", Changes::Live),
     row("latency-tracking-info-percentiles", &[], Kind::Words, "50 99 99.9", Changes::Live),
     row("lazyfree-lazy-eviction", &[], Kind::Flag, "no", Changes::Live),
     row("lazyfree-lazy-expire", &[], Kind::Flag, "no", Changes::Live),

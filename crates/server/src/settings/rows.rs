@@ -176,6 +176,8 @@ rows! {
         slowlog_log_slower_than: i64 = "10000", "slowlog-log-slower-than", integer(-1, i64::MAX), Live;
         /// How many commands SLOWLOG keeps.
         slowlog_max_len: u64 = "128", "slowlog-max-len", integer(0, i64::MAX), Live;
+        /// Milliseconds from which a command or a sync of the log is an event for LATENCY; 0 for none.
+        latency_monitor_threshold: u64 = "0", "latency-monitor-threshold", integer(0, i64::MAX), Live;
         /// Whether the time that each command takes is counted.
         latency_tracking: bool = "yes", "latency-tracking", Kind::Flag, Live;
     }

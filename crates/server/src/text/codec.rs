@@ -27,7 +27,7 @@ use std::io::BufRead;
 
 use bowline_resp::{ProtocolError, quote, split_inline};
 
-use crate::session::limits::{LINE_BYTES_MAX, UNAUTHENTICATED_LINE_BYTES_MAX};
+use crate::session::limits::LINE_BYTES_MAX;
 
 /// A request, unescaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub enum Line {
 }
 
 /// Finds the end of the line that `bytes` begin with; the first `searched` bytes are known to hold none. `bytes_max` is
-/// [`LINE_BYTES_MAX`] or [`UNAUTHENTICATED_LINE_BYTES_MAX`].
+/// [`LINE_BYTES_MAX`] or, for strangers, `UNAUTHENTICATED_LINE_BYTES_MAX`.
 ///
 /// # Errors
 /// [`TextError::LineTooLong`] when the line cannot end within `bytes_max`.
@@ -358,6 +358,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::session::limits::UNAUTHENTICATED_LINE_BYTES_MAX;
 
     #[test]
     fn every_request_of_the_grammar_is_read() {

@@ -70,6 +70,7 @@ fn options(disk: &TestDisk, clock: &TestClock, failures: &Arc<AtomicUsize>) -> L
         store_id: *b"store under test",
         disk: Arc::new(disk.clone()),
         clock: Arc::new(clock.clone()),
+        archive: None,
         on_failure: Some(Box::new(move |_| {
             failures.fetch_add(1, SeqCst);
         })),
