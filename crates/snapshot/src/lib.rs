@@ -13,6 +13,7 @@
 mod check;
 mod error;
 mod format;
+mod moment;
 mod reader;
 mod writer;
 
@@ -22,6 +23,7 @@ pub use format::{
     DATABASES_BYTES_MAX, FORMAT, FRAME_BYTES_MAX, FRAME_HEAD_BYTES, FrameHead, FrameKind, HEADER_BYTES, Header,
     PAYLOAD_BYTES_MAX,
 };
+pub use moment::{Moment, NotAMoment};
 pub use reader::{Frame, Reader};
 pub use writer::Writer;
 
