@@ -36,6 +36,7 @@ pub mod keyspace;
 pub mod limits;
 pub mod log;
 mod recovery;
+pub mod snapshot;
 mod store;
 mod time;
 mod version;
@@ -43,6 +44,7 @@ mod version;
 pub use error::{Error, Result};
 pub use exec::Durability;
 pub use store::{
-    Batch, Between, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, OnFailure, Options, Statistics, Store,
+    Batch, Between, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, OnFailure, Options, RestoreError,
+    RestoreProgress, RestoreRequest, Restored, Statistics, Store, Target, restore,
 };
 pub use version::Version;

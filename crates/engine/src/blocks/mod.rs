@@ -79,6 +79,15 @@ pub struct Geometry {
     pub size: FileSize,
 }
 
+/// Where the state of a new store comes from; zeros for a store that begins empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The store whose state it takes over.
+    pub store_id: [u8; 16],
+    /// The last version of that store which is in it.
+    pub fork_version: Version,
+}
+
 /// The two independent hashes of a key; the same functions for the whole life of a block file.
 pub trait KeyHashes: Send + Sync {
     /// The hash that orders the index. The bits that choose a segment should be its highest, so that a segment is one
@@ -112,6 +121,20 @@ impl BlockFile {
     /// `Io`, also with `AlreadyExists` when a file stands at `path`, and with `InvalidInput` when the geometry is
     /// impossible.
     pub fn create(disk: &dyn Disk, path: &Path, geometry: &Geometry, identity: &Identity) -> Result<BlockFile> {
+        BlockFile::create_restored(disk, path, geometry, identity, &Origin::default())
+    }
+
+    /// As [`BlockFile::create`], for a store that takes over the state of another.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn create_restored(
+        disk: &dyn Disk,
+        path: &Path,
+        geometry: &Geometry,
+        identity: &Identity,
+        origin: &Origin,
+    ) -> Result<BlockFile> {
         let refuse = |kind: io::ErrorKind| Err(Error::io("create", path, kind.into()));
         let block_bytes = geometry.block_bytes;
         if !block_bytes.is_power_of_two() || !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&block_bytes) {
@@ -129,7 +152,7 @@ impl BlockFile {
         };
         let device = Device { file, path: making.clone(), block_bytes: block_bytes as usize };
         let auto = geometry.size == FileSize::Auto && !is_device;
-        write_empty(&device, &first_superblock(identity, block_bytes, blocks, auto), is_device)?;
+        write_empty(&device, &first_superblock((identity, origin), block_bytes, blocks, auto), is_device)?;
         if !is_device {
             disk.rename(&making, path).map_err(|source| Error::io("rename", &making, source))?;
             let directory = path.parent().unwrap_or(Path::new("/"));
@@ -154,6 +177,22 @@ impl BlockFile {
     pub fn open_read_only(disk: &dyn Disk, path: &Path) -> Result<BlockFile> {
         let file = disk.open_read_only(path).map_err(|source| Error::io("open", path, source))?;
         BlockFile::open_device(Device { file, path: path.to_owned(), block_bytes: 0 })
+    }
+
+    /// Whether a block file or a device stands at `path` that has a superblock, of whatever format.
+    ///
+    /// # Errors
+    /// `Io`, but not when nothing is there.
+    pub fn is_at(disk: &dyn Disk, path: &Path) -> Result<bool> {
+        let file = match disk.open_read_only(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened.map_err(|source| Error::io("open", path, source))?,
+        };
+        match published::find_superblock(&*file, path) {
+            Ok(_) | Err(Error::FormatTooNew { .. }) => Ok(true),
+            Err(Error::Corrupt { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn open_device(device: Device) -> Result<BlockFile> {
@@ -251,7 +290,12 @@ fn create_file(disk: &dyn Disk, path: &Path) -> Result<(Box<dyn DiskFile>, bool,
     Ok((file, false, making))
 }
 
-fn first_superblock(identity: &Identity, block_bytes: u32, file_blocks: u32, auto: bool) -> Superblock {
+fn first_superblock(
+    (identity, origin): (&Identity, &Origin),
+    block_bytes: u32,
+    file_blocks: u32,
+    auto: bool,
+) -> Superblock {
     Superblock {
         identity: *identity,
         block_bytes,
@@ -260,8 +304,8 @@ fn first_superblock(identity: &Identity, block_bytes: u32, file_blocks: u32, aut
         sequence: 0,
         cut: Version::ZERO,
         log_position: 0,
-        parent_store_id: [0; 16],
-        fork_version: Version::ZERO,
+        parent_store_id: origin.store_id,
+        fork_version: origin.fork_version,
         entries: 0,
         live_bytes: 0,
         manifest: format::superblock::ManifestRef::default(),

@@ -191,6 +191,8 @@ pub struct ReplayEnd {
     pub written_until_ms: u64,
     /// Position after the last frame read.
     pub position: u64,
+    /// The newest version seen, also beyond the limit of the replay.
+    pub newest_version: Version,
     /// Files read.
     pub files: u64,
     /// Frames delivered.
@@ -345,7 +347,22 @@ impl Archive {
         end.limit_reached = scan.limit_reached || is_cut || limit.is_some_and(|limit| end.version >= limit);
         end.written_until_ms = scan.wall_ms;
         end.position = scan.position;
+        end.newest_version = scan.last_version;
         Ok(end)
+    }
+
+    /// The newest version that the archive knows of a store; its last file is read for it. Zero for one it has no files of.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]: the last file is damaged or cannot be read.
+    pub fn newest_version(&self, store_id: StoreId) -> std::result::Result<Version, ArchiveError> {
+        let Some(last) = self.line(store_id).and_then(|line| line.files.last()) else {
+            return Ok(Version::ZERO);
+        };
+        let from = ReplayFrom { position: Some(last.header.start_position), after: Version::ZERO };
+        let request = ReplayRequest { store_id, from, upto: Limit::End };
+        let end = self.replay(&request, &mut |_| Ok(()), &|_| {})?;
+        Ok(end.version.max(end.newest_version))
     }
 
     /// The files of `line` from the one on that holds `from`.
