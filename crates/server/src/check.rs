@@ -9,16 +9,21 @@ use std::path::{Path, PathBuf};
 
 use bowline::Error;
 use bowline::disk::OsDisk;
+use bowline::log::archive::StoreId;
 use bowline::log::{CheckReport, FileState};
+use bowline::snapshot::{Header, Moment, SnapshotError};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::process::Exit;
 
-/// Verifies the data directory `directory`, or a directory of log files, and prints what it finds.
+/// Verifies the data directory `directory`, or a directory of log files, or a backup file, and prints what it finds.
 ///
 /// Ends with [`Exit::Ok`] when a start would find everything that was acknowledged, [`Exit::Damaged`] when it would
 /// refuse, [`Exit::Locked`] when a server uses the directory, [`Exit::StartFailed`] when there is nothing to verify.
 pub fn check(directory: &Path) -> Exit {
+    if directory.is_file() {
+        return check_backup(directory);
+    }
     match verify(directory) {
         Ok((log_directory, report)) => {
             let text = describe(&log_directory, &report);
@@ -27,6 +32,26 @@ pub fn check(directory: &Path) -> Exit {
             report.damage.map_or(Exit::Ok, |damage| Exit::Damaged(damage.to_string()))
         }
         Err(error) => exit_of(&error),
+    }
+}
+
+/// Verifies a backup: every checksum, every record, the totals.
+fn check_backup(path: &Path) -> Exit {
+    match bowline::snapshot::check(&OsDisk, path) {
+        Ok((header, totals)) => {
+            let Header { cut_version, taken_at_ms, .. } = header;
+            let _ = writeln!(
+                io::stdout(),
+                "backup {}: {} entries at version {cut_version}, taken {} of store {}\nsound: it can be restored",
+                path.display(),
+                totals.records,
+                Moment(taken_at_ms),
+                StoreId(header.store_id),
+            );
+            Exit::Ok
+        }
+        Err(SnapshotError::Io(error)) => Exit::StartFailed(format!("cannot read {}: {error}", path.display())),
+        Err(error) => Exit::Damaged(format!("{}: {error}", path.display())),
     }
 }
 

@@ -6,6 +6,7 @@ pub mod loading;
 pub mod metrics;
 pub mod net;
 pub mod process;
+pub mod restore;
 pub mod run;
 pub mod session;
 pub mod settings;
