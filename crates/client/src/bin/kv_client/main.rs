@@ -3,6 +3,7 @@
 //! ```text
 //!   words given        -> verbs (put get delete exists size ping flush stats test), or passed on as a command
 //!   "bench"            -> bench
+//!   "backup"           -> backup
 //!   no words, terminal -> interactive
 //!   no words, pipe     -> script
 //! ```
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod backup;
 mod bench;
 mod failure;
 mod interactive;
@@ -28,7 +30,7 @@ use std::process::ExitCode;
 use bowline_client::Client;
 use clap::{CommandFactory, Parser};
 
-use arguments::{Arguments, BenchArguments};
+use arguments::{Arguments, BackupArguments, BenchArguments};
 use failure::{Exit, Failure};
 use print::Format;
 
@@ -46,7 +48,10 @@ fn main() -> ExitCode {
 fn run(given: &[OsString]) -> Result<Exit, Failure> {
     let arguments = Arguments::parse_from(given);
     if arguments.words.first().is_some_and(|word| word == "bench") {
-        return bench::run(&bench_arguments(given, arguments.words.len()));
+        return bench::run(&BenchArguments::parse_from(after(given, arguments.words.len(), "bench")));
+    }
+    if arguments.words.first().is_some_and(|word| word == "backup") {
+        return backup::run(&BackupArguments::parse_from(after(given, arguments.words.len(), "backup")));
     }
     if arguments.words.len() == 1 && arguments.words.first().is_some_and(|word| word == "help") {
         Arguments::command().print_help().map_err(Failure::Output)?;
@@ -75,10 +80,10 @@ fn run(given: &[OsString]) -> Result<Exit, Failure> {
     out.flush().map_err(Failure::Output).and(done)
 }
 
-/// Options of the connection may stand before and after the word `bench`.
-fn bench_arguments(given: &[OsString], words: usize) -> BenchArguments {
+/// The arguments of a verb with options of its own: those of the connection may stand before and after it.
+fn after(given: &[OsString], words: usize, verb: &str) -> Vec<OsString> {
     let before = given.iter().take(given.len() - words).skip(1);
     let after = given.iter().skip(given.len() - words + 1);
-    let name = OsString::from("kv_client bench");
-    BenchArguments::parse_from(std::iter::once(&name).chain(before).chain(after))
+    let name = OsString::from(format!("kv_client {verb}"));
+    std::iter::once(&name).chain(before).chain(after).cloned().collect()
 }
