@@ -152,6 +152,16 @@ fn a_restore_cut_off_at_any_storage_call_serves_nothing_half_done() {
 }
 
 #[test]
+fn the_empty_checkpoint_that_a_restored_store_began_with_is_never_taken_for_the_newest() {
+    let (disk, version, _) = prepared();
+    run(&disk, version).expect("restored");
+    let block_file = Path::new(RESTORED).join("store.blocks");
+    disk.zero_sector(&block_file, 4096);
+    let error = Store::open(options(&disk)).err().expect("refused");
+    assert!(matches!(&error, Error::Corrupt { path, .. } if *path == block_file), "{error}");
+}
+
+#[test]
 fn a_restore_on_a_disk_that_fails_at_any_call_serves_nothing_half_done() {
     let (prepared, version, expected) = prepared();
     let whole = prepared.process_killed();
