@@ -96,7 +96,8 @@ enum Found {
 }
 
 fn look(disk: &SimDisk, expected: &Contents, what: &str) -> Found {
-    let made = disk.paths().into_iter().any(|path| path.starts_with(RESTORED) && path.file_name() != Some("lock".as_ref()));
+    let made =
+        disk.paths().into_iter().any(|path| path.starts_with(RESTORED) && path.file_name() != Some("lock".as_ref()));
     if !made {
         return Found::Nothing;
     }

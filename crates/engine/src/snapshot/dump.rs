@@ -34,7 +34,7 @@ impl Snapshot {
             log_position: superblock.log_position,
             taken_at_ms: taken_at_ms.max(superblock.cut.time_ms()),
             entries: superblock.entries,
-            live_bytes: superblock.live_bytes,
+            live_bytes: view.data_bytes(),
             databases: view.databases().to_vec(),
         };
         Snapshot { view, hasher, header }

@@ -323,8 +323,8 @@ impl<'a> Source<'a> {
         let has_files = |store_id| self.archive.as_ref().is_some_and(|archive| archive.line(store_id).is_some());
         // What is damaged there is met again when it is replayed.
         let newest = |store_id| {
-            let newest = self.archive.as_ref().and_then(|archive| archive.newest_version(store_id).ok());
-            newest.unwrap_or_default()
+            let end = self.archive.as_ref().and_then(|archive| archive.end_of_line(store_id).ok());
+            end.unwrap_or_default().newest_version
         };
         loop {
             let ended_at = newest(store_id);
@@ -426,8 +426,9 @@ impl<'a> Source<'a> {
     /// A version above all that the stores of this family are known to have handed out, and not before now.
     fn floor(&self, options: &Options, version: Version) -> Refusal<Version> {
         let now = Version::at_ms(options.clock.wall_ms());
-        let limit = base::decode(&self.header.databases).map_or(Version::ZERO, |(_, limit)| limit);
-        let mut floor = version.max(limit).max(now).max(self.cut());
+        // How far the store may have gone after the cut, unless the archive knows how far it went.
+        let mut limit = base::decode(&self.header.databases).map_or(Version::ZERO, |(_, limit)| limit);
+        let mut floor = version.max(now).max(self.cut());
         let mut family = vec![StoreId(self.header.store_id)];
         let mut next = 0;
         while let Some(store_id) = family.get(next).copied() {
@@ -438,13 +439,19 @@ impl<'a> Source<'a> {
                     family.push(child.store_id);
                 }
             }
-            match self.archive.as_ref().map(|archive| archive.newest_version(store_id)) {
-                Some(Ok(newest)) => floor = floor.max(newest),
+            match self.archive.as_ref().map(|archive| archive.end_of_line(store_id)) {
+                Some(Ok(end)) => {
+                    floor = floor.max(end.newest_version);
+                    if end.was_closed && store_id.0 == self.header.store_id && end.position > self.header.log_position {
+                        limit = Version::ZERO;
+                    }
+                }
                 // What comes after the target may be the reason for the restore.
                 Some(Err(error)) => tracing::warn!(%error, "versions after the damage are taken to be older than now"),
                 None => {}
             }
         }
+        let floor = floor.max(limit);
         if floor > VERSION_MAX {
             let what = "its versions are beyond any time; it cannot be continued";
             return Err(Error::Corrupt { path: self.request.snapshot.clone(), offset: 0, what }.into());

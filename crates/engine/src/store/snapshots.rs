@@ -3,7 +3,7 @@
 use super::base::Base;
 use super::options::Options;
 use super::{Shared, Store};
-use crate::blocks::BlockFile;
+use crate::blocks::View;
 use crate::error::{Error, Result};
 use crate::log::archive::StoreId;
 use crate::snapshot::{Lineage, Snapshot, note_lineage};
@@ -20,8 +20,8 @@ impl Store {
         if self.is_dirty() {
             self.checkpoint()?;
         }
-        let file = self.shared.checkpoints.file.lock();
-        Ok(self.pin(&file))
+        let view = self.shared.checkpoints.file.lock().view();
+        Ok(self.pin(view))
     }
 
     /// As [`Store::snapshot`], without waiting: of the moment when `number` was asked for with
@@ -31,14 +31,13 @@ impl Store {
     /// What the checkpoint said.
     pub fn snapshot_of_request(&self, number: u64) -> Option<std::result::Result<Snapshot, String>> {
         match self.checkpoint_ended(number)? {
-            Ok(()) => self.shared.checkpoints.file.try_lock().map(|file| Ok(self.pin(&file))),
+            Ok(()) => self.shared.checkpoints.file.try_lock().map(|file| file.view()).map(|view| Ok(self.pin(view))),
             Err(problem) => Some(Err(problem)),
         }
     }
 
-    fn pin(&self, file: &BlockFile) -> Snapshot {
+    fn pin(&self, view: View) -> Snapshot {
         let shared: &Shared = &self.shared;
-        let view = file.view();
         let cut = view.superblock().cut;
         // Read in this order: what was written until then has a version by now.
         let now_ms = self.now_ms();

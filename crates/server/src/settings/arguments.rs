@@ -136,9 +136,7 @@ impl RestoreFlags {
                 let moment: Moment = value.parse().map_err(|_| wrong("a time such as 2026-11-20T10:15:00Z"))?;
                 Target::TimeMs(moment.0)
             }
-            "to-version" => {
-                Target::Version(Version(value.parse().map_err(|_| wrong("the number of a version"))?))
-            }
+            "to-version" => Target::Version(Version(value.parse().map_err(|_| wrong("the number of a version"))?)),
             _ => return Ok(false),
         };
         if self.target.is_some_and(|before| before != target) {
