@@ -128,6 +128,17 @@ impl Client {
         Ok(())
     }
 
+    /// The connection itself, for callers that go on with it themselves (an import, a load generator); made now if there
+    /// is none.
+    ///
+    /// # Errors
+    /// As [`Client::connect_now`].
+    pub fn into_connection(mut self) -> Result<Connection> {
+        self.connect_now()?;
+        let gone = || Error::Usage("the connection is gone".to_owned());
+        self.connection.take().ok_or_else(gone)
+    }
+
     /// What the client was made with.
     pub fn options(&self) -> &Options {
         &self.options

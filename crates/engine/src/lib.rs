@@ -44,7 +44,8 @@ mod version;
 pub use error::{Error, Result};
 pub use exec::Durability;
 pub use store::{
-    Batch, Between, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, OnFailure, Options, RestoreError,
-    RestoreProgress, RestoreRequest, Restored, Statistics, Store, Target, restore,
+    Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, OnFailure, Options,
+    RestoreError, RestoreProgress, RestoreRequest, Restored, ScrubStatistics, Statistics, Store, StoreCheck, Target,
+    check_store, inspect_block_file, restore,
 };
 pub use version::Version;

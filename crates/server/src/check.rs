@@ -1,20 +1,23 @@
 //! `kv_server --check DIR`: verifies the files of a data directory as a start would, and changes none of them.
 //!
 //! It takes part in the lock of the directory without writing into it, so a server that runs is named and not read
-//! while it writes. Not here: what makes a log valid (the engine's `log::check`).
+//! while it writes. Not here: what makes a log or a block file valid (the engine's `log::check` and `blocks`).
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use bowline::Error;
 use bowline::disk::OsDisk;
 use bowline::log::archive::StoreId;
 use bowline::log::{CheckReport, FileState};
 use bowline::snapshot::{Header, Moment, SnapshotError};
+use bowline::{BlockFileCheck, Error, StoreCheck};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::process::Exit;
+
+/// Problems of a block file that are printed.
+const PROBLEMS_SHOWN: usize = 20;
 
 /// Verifies the data directory `directory`, or a directory of log files, or a backup file, and prints what it finds.
 ///
@@ -25,13 +28,13 @@ pub fn check(directory: &Path) -> Exit {
         return check_backup(directory);
     }
     match verify(directory) {
-        Ok((log_directory, report)) => {
-            let text = describe(&log_directory, &report);
+        Ok((paths, check)) => {
+            let text = describe(&paths, &check);
             // Who reads only the first lines still gets the exit code.
             let _ = io::stdout().write_all(text.as_bytes());
-            report.damage.map_or(Exit::Ok, |damage| Exit::Damaged(damage.to_string()))
+            check.damage.map_or(Exit::Ok, |damage| Exit::Damaged(damage.to_string()))
         }
-        Err(error) => exit_of(&error),
+        Err(error) => exit_of(&error, "--check"),
     }
 }
 
@@ -55,29 +58,45 @@ fn check_backup(path: &Path) -> Exit {
     }
 }
 
-fn exit_of(error: &Error) -> Exit {
+/// How the process ends when `flag` failed.
+pub(crate) fn exit_of(error: &Error, flag: &str) -> Exit {
     match error {
         Error::Locked { .. } => Exit::Locked(error.to_string()),
         Error::Corrupt { .. } | Error::FormatTooNew { .. } => Exit::Damaged(error.to_string()),
-        _ => Exit::StartFailed(format!("{error}; give --check the data directory of a server")),
+        _ => Exit::StartFailed(format!("{error}; give {flag} the data directory of a server")),
     }
 }
 
-fn verify(directory: &Path) -> bowline::Result<(PathBuf, CheckReport)> {
+/// Where the files of a store are.
+pub(crate) struct Paths {
+    pub(crate) log_directory: PathBuf,
+    pub(crate) block_file: PathBuf,
+}
+
+/// The files in a data directory, or beside a directory of log files.
+pub(crate) fn paths_in(directory: &Path) -> Paths {
+    let inside = directory.join("log");
+    let (log_directory, data) = match inside.is_dir() {
+        true => (inside, directory),
+        false => (directory.to_owned(), directory.parent().unwrap_or(directory)),
+    };
+    Paths { log_directory, block_file: data.join("store.blocks") }
+}
+
+fn verify(directory: &Path) -> bowline::Result<(Paths, StoreCheck)> {
     fs::metadata(directory).map_err(|source| Error::io("open", directory, source))?;
     let _shared = shared_lock(directory)?;
-    let inside = directory.join("log");
-    let log_directory = if inside.is_dir() { inside } else { directory.to_owned() };
-    let report = bowline::log::check(&log_directory, &OsDisk)?;
-    if report.files.is_empty() && report.damage.is_none() {
+    let paths = paths_in(directory);
+    let check = bowline::check_store(&OsDisk, &paths.block_file, &paths.log_directory)?;
+    if check.log.files.is_empty() && check.blocks.is_none() && check.damage.is_none() {
         let nothing = io::Error::new(io::ErrorKind::NotFound, "there are none");
-        return Err(Error::io("find log files in", &log_directory, nothing));
+        return Err(Error::io("find the files of a store in", directory, nothing));
     }
-    Ok((log_directory, report))
+    Ok((paths, check))
 }
 
 /// Keeps a server from starting meanwhile. `None` when none has ever run in the directory.
-fn shared_lock(directory: &Path) -> bowline::Result<Option<File>> {
+pub(crate) fn shared_lock(directory: &Path) -> bowline::Result<Option<File>> {
     let path = directory.join("lock");
     let file = match File::open(&path) {
         Ok(file) => file,
@@ -94,8 +113,42 @@ fn shared_lock(directory: &Path) -> bowline::Result<Option<File>> {
     }
 }
 
-fn describe(log_directory: &Path, report: &CheckReport) -> String {
-    let mut lines = vec![format!("log in {}:", log_directory.display())];
+fn describe(paths: &Paths, check: &StoreCheck) -> String {
+    let mut lines = Vec::new();
+    if let Some(blocks) = &check.blocks {
+        describe_blocks(&paths.block_file, blocks, &mut lines);
+    }
+    describe_log(&paths.log_directory, &check.log, &mut lines);
+    lines.push(match &check.damage {
+        None => "sound: a start would find everything that was acknowledged".to_owned(),
+        Some(damage) => format!("damage: {damage}"),
+    });
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn describe_blocks(path: &Path, blocks: &BlockFileCheck, lines: &mut Vec<String>) {
+    let BlockFileCheck { superblock, report, .. } = blocks;
+    lines.push(format!(
+        "block file {}: checkpoint {} at version {}, {} entries, {} blocks of {} bytes",
+        path.display(),
+        superblock.sequence,
+        superblock.cut,
+        superblock.entries,
+        superblock.file_blocks,
+        superblock.block_bytes,
+    ));
+    lines.push(format!("  {} blocks and {} entries read", report.blocks_read, report.entries));
+    for problem in report.problems.iter().take(PROBLEMS_SHOWN) {
+        lines.push(format!("  byte {}: {}", problem.offset, problem.what));
+    }
+    if let Some(more) = report.problem_count.checked_sub(PROBLEMS_SHOWN as u64).filter(|more| *more > 0) {
+        lines.push(format!("  and {more} problems more"));
+    }
+}
+
+fn describe_log(log_directory: &Path, report: &CheckReport, lines: &mut Vec<String>) {
+    lines.push(format!("log in {}:", log_directory.display()));
     for file in &report.files {
         let state = match file.state {
             FileState::Live => "live",
@@ -119,12 +172,6 @@ fn describe(log_directory: &Path, report: &CheckReport) -> String {
             report.torn_bytes
         ));
     }
-    lines.push(match &report.damage {
-        None => "sound: a start would find everything that was acknowledged".to_owned(),
-        Some(damage) => format!("damage: {damage}"),
-    });
-    lines.push(String::new());
-    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -152,7 +199,7 @@ mod tests {
         for number in 0..20 {
             store.put(format!("key:{number}").as_bytes(), format!("value:{number}").as_bytes()).expect("written");
         }
-        store.close().expect("closed");
+        store.close_without_checkpoint().expect("closed");
         directory
     }
 
@@ -195,6 +242,23 @@ mod tests {
             path.display()
         );
         assert!(contents(directory.path()) == before, "a file was changed");
+    }
+
+    #[test]
+    fn damage_in_the_block_file_is_named_with_its_place() {
+        let directory = filled();
+        Store::open(options(directory.path())).expect("opened").close().expect("closed, with a checkpoint");
+        assert_eq!(check(directory.path()), Exit::Ok);
+        let path = directory.path().join("store.blocks");
+        let bytes = fs::read(&path).expect("read");
+        let at = bytes.windows(8).position(|window| window == b"value:13").expect("the value is in the block file");
+        File::options().write(true).open(&path).expect("opened").write_all_at(b"V", at as u64).expect("damaged");
+        let exit = check(directory.path());
+        let block = format!("byte {}", at / 4096 * 4096);
+        assert!(
+            matches!(&exit, Exit::Damaged(text) if text.contains("store.blocks") && text.contains(&block)),
+            "{block}: {exit:?}"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod commands;
+pub mod inspect;
 pub mod loading;
 pub mod metrics;
 pub mod net;

@@ -133,6 +133,7 @@ pub(crate) fn options(settings: &Settings, process: &Process) -> Options {
     };
     options.checkpoints = checkpoint_policy(settings);
     options.archive = archive(settings);
+    options.scrub_bytes_per_second = settings.scrub_rate;
     options.durability = level(settings.durability);
     options.segments = settings.num_segments as usize;
     options.entries_per_segment = bytes(settings.initial_bucket_size);
@@ -223,6 +224,7 @@ fn follow_settings(server: &Server, store: &Store) {
     let follow = move |settings: &Settings| {
         store.log().set_background_sync(level(settings.durability).background_sync());
         store.set_checkpoint_policy(checkpoint_policy(settings));
+        store.set_scrub_bytes_per_second(settings.scrub_rate);
     };
     // It may have changed while the store was opened.
     follow(&server.settings.current());

@@ -290,7 +290,7 @@ impl View {
                 let mut buffer = Default::default();
                 self.records().with_key(record, &mut buffer, |key| (record.database, key.to_vec(), bytes))
             })?;
-            biggest.extend(told);
+            biggest.extend(told.flatten());
             if biggest.len() >= 16 * BIGGEST {
                 biggest.sort_by_key(|(_, _, bytes)| std::cmp::Reverse(*bytes));
                 biggest.truncate(BIGGEST);

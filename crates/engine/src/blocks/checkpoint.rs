@@ -2,7 +2,7 @@
 //!
 //! Not here: where blocks go (`writer`), the last steps (`publish`), what is compacted (`compaction`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::compaction::Compaction;
@@ -25,11 +25,14 @@ pub struct CheckpointOptions {
     pub sync_bytes: u64,
     /// Most bytes of live records that compaction moves; up to four times as many are held in memory.
     pub compact_bytes: u64,
+    /// The sum of [`put_cost`](super::put_cost) of what will be put, where it is known. In a file of a fixed size
+    /// compaction uses what this leaves of the room; if it is not known, only what is always kept for it.
+    pub put_bytes: Option<u64>,
 }
 
 impl Default for CheckpointOptions {
     fn default() -> CheckpointOptions {
-        CheckpointOptions { sync_bytes: 8 * 1024 * 1024, compact_bytes: 4 * 1024 * 1024 }
+        CheckpointOptions { sync_bytes: 8 * 1024 * 1024, compact_bytes: 4 * 1024 * 1024, put_bytes: None }
     }
 }
 
@@ -55,6 +58,8 @@ pub struct Published {
     pub written_bytes: u64,
     /// Records that compaction moved.
     pub compacted_records: u64,
+    /// Extents that compaction wanted to move and could not read: a check says what is wrong with them.
+    pub unreadable_extents: u64,
     /// Blocks of the file now.
     pub file_blocks: u32,
 }
@@ -63,7 +68,7 @@ pub struct Published {
 ///
 /// 1. [`start_empty`](Checkpoint::start_empty), [`drop_database`](Checkpoint::drop_database), for FLUSHALL and FLUSHDB;
 /// 2. for each range of hashes, ascending: any number of puts and removals in any order, then
-///    [`finish_range`](Checkpoint::finish_range);
+///    [`finish_range`](Checkpoint::finish_range), which the last range may leave out;
 /// 3. [`publish`](Checkpoint::publish), or drop it.
 ///
 /// Each key is put at most once in a checkpoint. A key may be removed and put: the removal means the entry of the
@@ -79,7 +84,6 @@ pub struct Checkpoint<'a> {
     /// What was put and removed since the last range ended.
     changes: Vec<Change>,
     options: MergeOptions,
-    dropped: BTreeSet<u32>,
     /// The last hash of the range before.
     last: Option<u64>,
     scratch: Vec<u8>,
@@ -92,8 +96,14 @@ impl<'a> Checkpoint<'a> {
         options: &CheckpointOptions,
     ) -> Checkpoint<'a> {
         let (device, base) = (Arc::clone(&file.device), Arc::clone(&file.published));
-        let merge = MergeOptions { block_bytes: device.block_bytes, tight: file.is_tight(), verify: file.verify };
-        let compaction = Compaction::choose(&base, file.compact_bytes(options.compact_bytes), merge.tight);
+        let merge = MergeOptions {
+            block_bytes: device.block_bytes,
+            tight: file.is_tight(),
+            verify: file.verify,
+            move_from: file.move_from(),
+        };
+        let budget = file.compact_bytes(options);
+        let compaction = Compaction::choose(&base, budget, merge.tight, merge.move_from);
         Checkpoint {
             directories: base.directories.clone(),
             merges: BTreeMap::new(),
@@ -101,7 +111,6 @@ impl<'a> Checkpoint<'a> {
             is_published: false,
             changes: Vec::new(),
             options: merge,
-            dropped: BTreeSet::new(),
             last: None,
             scratch: Vec::new(),
             writer: Writer::new(device, base, file.space.clone(), hashes, options.sync_bytes),
@@ -120,7 +129,7 @@ impl<'a> Checkpoint<'a> {
         self.compaction = Compaction::default();
     }
 
-    /// Forgets a database (FLUSHDB), before anything is put into it or removed from it; one that is not there is fine.
+    /// Forgets every entry that the checkpoint before has of a database (FLUSHDB); one that is not there is fine.
     ///
     /// # Errors
     /// `Io` and `Corrupt`: its leaves are read to free what they name.
@@ -129,7 +138,6 @@ impl<'a> Checkpoint<'a> {
     /// When a range has been finished already.
     pub fn drop_database(&mut self, database: DatabaseId) -> Result<()> {
         assert!(self.last.is_none(), "databases are dropped first");
-        self.dropped.insert(database.0);
         for leaf in self.directories.remove(&database.0).unwrap_or_default().iter() {
             let mut entries = Vec::new();
             self.writer.device.read_leaf(database.0, leaf, &mut entries)?;
@@ -211,14 +219,13 @@ impl<'a> Checkpoint<'a> {
     /// `BlockFileFull`, `Io`, `Corrupt`.
     ///
     /// # Panics
-    /// When a hash was out of the range, or a database was dropped before.
+    /// When a hash was out of the range.
     pub fn finish_range(&mut self, last: u64) -> Result<()> {
         let mut changes = std::mem::take(&mut self.changes);
         changes.sort_by_key(|change| (change.database, change.hash));
         for change in &changes {
             assert!(change.hash <= last, "hashes lie within their range");
             assert!(self.last.is_none_or(|before| change.hash > before), "ranges ascend");
-            assert!(!self.dropped.contains(&change.database), "a dropped database is not changed");
         }
         let moved = self.compaction.moves(last, &changes, &self.directories, &mut self.writer)?;
         if !moved.is_empty() {
@@ -230,20 +237,26 @@ impl<'a> Checkpoint<'a> {
             let Some(database) = group.first().map(|change| change.database) else {
                 continue;
             };
-            let merge = self.merges.entry(database).or_insert_with(|| {
-                let old = self.directories.get(&database).cloned().unwrap_or_default();
-                Merge::new(database, old, self.options)
-            });
-            merge.apply(group, &mut self.writer)?;
+            self.begin_merge(database);
+            if let Some(merge) = self.merges.get_mut(&database) {
+                merge.apply(group, &mut self.writer)?;
+            }
         }
         changes.clear();
         self.changes = changes;
         Ok(())
     }
 
-    /// Whether something was put or removed after the last range.
-    pub(super) fn has_open_range(&self) -> bool {
-        !self.changes.is_empty()
+    pub(super) fn begin_merge(&mut self, database: u32) {
+        self.merges.entry(database).or_insert_with(|| {
+            let old = self.directories.get(&database).cloned().unwrap_or_default();
+            Merge::new(database, old, self.options)
+        });
+    }
+
+    /// The block from which on nothing should stay.
+    pub(super) fn move_from(&self) -> u32 {
+        self.options.move_from
     }
 
     /// Gives everything back; the same as dropping it.

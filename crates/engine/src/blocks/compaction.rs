@@ -50,7 +50,9 @@ pub(crate) struct Compaction {
     bytes: Vec<u8>,
     /// The first candidate of the ranges to come.
     next: usize,
-    moved: u64,
+    pub(crate) moved: u64,
+    /// Chosen extents that could not be read.
+    pub(crate) unreadable: u64,
 }
 
 /// The part of an extent that lives, percent, and its size in bytes.
@@ -60,14 +62,17 @@ pub(crate) fn live_percent(run: Run, live_units: u32, block_bytes: usize) -> (u6
 }
 
 impl Compaction {
-    /// Chooses the sparsest extents with up to `budget` live bytes.
-    pub(crate) fn choose(base: &Published, budget: u64, tight: bool) -> Compaction {
+    /// Chooses extents with up to `budget` live bytes: those from block `move_from` on, then the sparsest.
+    pub(crate) fn choose(base: &Published, budget: u64, tight: bool, move_from: u32) -> Compaction {
         let block_bytes = base.superblock.block_bytes as usize;
         let threshold = if tight { SPARSE_TIGHT_PERCENT } else { SPARSE_PERCENT };
         let mut sparse: Vec<(u64, Run, u32)> = base
             .table
             .extents(BlockKind::Data)
-            .map(|(run, live)| (live_percent(run, live, block_bytes).0, run, live))
+            .map(|(run, live)| match run.block {
+                block if block >= move_from => (0, run, live),
+                _ => (live_percent(run, live, block_bytes).0, run, live),
+            })
             .filter(|(percent, ..)| *percent < threshold)
             .collect();
         sparse.sort_unstable_by_key(|(percent, run, _)| (*percent, *run));
@@ -80,17 +85,13 @@ impl Compaction {
         let mut extents: Vec<Run> = within.map(|(_, run, _)| run).collect();
         if let [only] = extents[..]
             && only.blocks == 1
+            && only.block < move_from
         {
             // A single block would become a single block again.
             extents.clear();
         }
         extents.sort_unstable();
         Compaction { extents, ..Compaction::default() }
-    }
-
-    /// Records that were moved so far.
-    pub(crate) fn moved_records(&self) -> u64 {
-        self.moved
     }
 
     /// Puts the records of the range that ends with `last` again. `changes` are those of the range, by database and hash.
@@ -101,7 +102,7 @@ impl Compaction {
         directories: &BTreeMap<u32, Arc<Vec<LeafRef>>>,
         writer: &mut Writer<'_>,
     ) -> Result<Vec<Change>> {
-        self.read_extents(writer)?;
+        self.read_extents(writer);
         let mut lookup = Lookup { directories, database: 0, leaf: None, entries: Vec::new() };
         let mut moves = Vec::new();
         while let Some(candidate) = self.candidates.get(self.next).filter(|candidate| candidate.hash <= last) {
@@ -128,27 +129,34 @@ impl Compaction {
         Ok(moves)
     }
 
-    fn read_extents(&mut self, writer: &Writer<'_>) -> Result<()> {
-        let part = stream_bytes(writer.device.block_bytes);
-        let records = Records { device: &writer.device, table: &writer.base.table };
-        let (mut raw, mut stream, mut body) = (Vec::new(), Vec::new(), BodyBuffer::default());
+    /// Reads the chosen extents. One that cannot be read stays where it is: who reads its entries will say so.
+    fn read_extents(&mut self, writer: &Writer<'_>) {
         for run in std::mem::take(&mut self.extents) {
-            stream.clear();
-            writer.device.read_into(run.block, run.blocks, &mut raw)?;
-            let mut at = records.stream(BlockKind::Data, run.block, &raw, &mut stream)?.unwrap_or(stream.len());
-            while let Some(record) = stream.get(at..).and_then(ReadRecord::decode) {
-                let hash = records.with_key(&record, &mut body, |key| writer.hashes.hash(key));
-                // A dead record's chunks may be gone.
-                if let Ok(hash) = hash {
-                    let (database, from) = (record.database.0, run.block + (at / part) as u32);
-                    let (start, bytes) = (self.bytes.len(), record.bytes);
-                    self.candidates.push(Candidate { hash, database, from, start, bytes });
-                    self.bytes.extend_from_slice(stream.get(at..at + bytes).unwrap_or_default());
-                }
-                at += record.bytes;
+            let (candidates, bytes) = (self.candidates.len(), self.bytes.len());
+            if self.read_extent(writer, run).is_err() {
+                self.candidates.truncate(candidates);
+                self.bytes.truncate(bytes);
+                self.unreadable += 1;
             }
         }
         self.candidates.sort_unstable_by_key(|candidate| (candidate.hash, candidate.database));
+    }
+
+    fn read_extent(&mut self, writer: &Writer<'_>, run: Run) -> Result<()> {
+        let part = stream_bytes(writer.device.block_bytes);
+        let records = Records { device: &writer.device, table: &writer.base.table };
+        let (mut raw, mut stream, mut body) = (Vec::new(), Vec::new(), BodyBuffer::default());
+        writer.device.read_into(run.block, run.blocks, &mut raw)?;
+        let mut at = records.stream(BlockKind::Data, run.block, &raw, &mut stream)?.unwrap_or(stream.len());
+        while let Some(record) = stream.get(at..).and_then(ReadRecord::decode) {
+            if let Some(hash) = records.with_key(&record, &mut body, |key| writer.hashes.hash(key))? {
+                let (database, from) = (record.database.0, run.block + (at / part) as u32);
+                let (start, bytes) = (self.bytes.len(), record.bytes);
+                self.candidates.push(Candidate { hash, database, from, start, bytes });
+                self.bytes.extend_from_slice(stream.get(at..at + bytes).unwrap_or_default());
+            }
+            at += record.bytes;
+        }
         Ok(())
     }
 }

@@ -33,6 +33,11 @@ impl Device {
         Ok(())
     }
 
+    /// The next read of these blocks comes from the disk, where the system lets itself be told.
+    pub(crate) fn forget_cached(&self, block: u32, blocks: u32) {
+        self.file.forget_cached(self.offset(block), u64::from(blocks) * self.block_bytes as u64);
+    }
+
     /// Reads a block that must have the checksum of its reference.
     pub(crate) fn read_checked(&self, at: BlockRef, what: &'static str) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();

@@ -88,6 +88,8 @@ pub(crate) struct MergeOptions {
     pub(crate) tight: bool,
     /// Do not believe that a key is stored; look.
     pub(crate) verify: bool,
+    /// Leaves from this block on are written again, so that the file can become shorter.
+    pub(crate) move_from: u32,
 }
 
 /// The merge of changes into one database, between two ranges.
@@ -130,13 +132,11 @@ impl Merge {
         loop {
             self.open.extend(self.loaded.drain(..));
             self.write_full(store)?;
-            if !self.wants_more() || !self.load_next(store)? {
-                break;
+            if !self.pass_next(store)? {
+                self.close(store)?;
+                return Ok(self.new);
             }
         }
-        self.close(store)?;
-        self.new.extend_from_slice(self.old.get(self.next..).unwrap_or_default());
-        Ok(self.new)
     }
 
     /// Passes every old entry below `hash`, and reads the leaf that `hash` belongs to.
@@ -149,17 +149,29 @@ impl Merge {
             if !self.loaded.is_empty() {
                 return Ok(());
             }
-            let Some(leaf) = self.old.get(self.next).copied().filter(|leaf| leaf.first_hash <= hash) else {
+            if self.old.get(self.next).is_none_or(|leaf| leaf.first_hash > hash) {
                 return Ok(());
-            };
+            }
             let is_before = self.old.get(self.next + 1).is_some_and(|after| after.first_hash < hash);
-            if is_before && !self.wants_more() {
-                self.close(store)?;
-                self.new.push(leaf);
-                self.next += 1;
+            if is_before {
+                self.pass_next(store)?;
             } else {
                 self.load_next(store)?;
             }
+        }
+    }
+
+    /// Keeps the next old leaf, in which nothing changes, or reads it where it has to be written again; whether there
+    /// was one.
+    fn pass_next(&mut self, store: &mut dyn LeafStore) -> Result<bool> {
+        match self.old.get(self.next).copied() {
+            Some(leaf) if !self.wants_more() && leaf.at.block < self.options.move_from => {
+                self.close(store)?;
+                self.new.push(leaf);
+                self.next += 1;
+                Ok(true)
+            }
+            _ => self.load_next(store),
         }
     }
 
@@ -387,7 +399,7 @@ mod tests {
     }
 
     fn options() -> MergeOptions {
-        MergeOptions { block_bytes: BLOCK_BYTES, tight: false, verify: false }
+        MergeOptions { block_bytes: BLOCK_BYTES, tight: false, verify: false, move_from: u32::MAX }
     }
 
     fn spread(place: u64) -> u64 {

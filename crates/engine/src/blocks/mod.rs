@@ -27,6 +27,7 @@ mod publish;
 mod published;
 mod records;
 mod room;
+mod scrub;
 mod space;
 mod table;
 mod view;
@@ -45,6 +46,7 @@ pub use format::superblock::{FORMAT, Identity, Superblock};
 pub use large::LargePut;
 pub use published::FoundSuperblocks;
 pub use room::{Room, put_cost};
+pub use scrub::{ScrubCursor, Scrubbed};
 pub use view::{LoadedRecord, Location, View};
 
 use crate::disk::{Disk, DiskFile};
@@ -79,12 +81,12 @@ pub struct Geometry {
     pub size: FileSize,
 }
 
-/// Where the state of a new store comes from; zeros for a store that begins empty.
+/// Where a restored store comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Origin {
-    /// The store whose state it takes over.
+pub struct Parent {
+    /// The store whose backup it was.
     pub store_id: [u8; 16],
-    /// The last version of that store which is in it.
+    /// The last version that both have.
     pub fork_version: Version,
 }
 
@@ -121,10 +123,10 @@ impl BlockFile {
     /// `Io`, also with `AlreadyExists` when a file stands at `path`, and with `InvalidInput` when the geometry is
     /// impossible.
     pub fn create(disk: &dyn Disk, path: &Path, geometry: &Geometry, identity: &Identity) -> Result<BlockFile> {
-        BlockFile::create_restored(disk, path, geometry, identity, &Origin::default())
+        BlockFile::create_restored(disk, path, geometry, identity, &Parent::default())
     }
 
-    /// As [`BlockFile::create`], for a store that takes over the state of another.
+    /// As [`BlockFile::create`], for a store that was restored: its superblocks name the parent.
     ///
     /// # Errors
     /// The same.
@@ -133,7 +135,7 @@ impl BlockFile {
         path: &Path,
         geometry: &Geometry,
         identity: &Identity,
-        origin: &Origin,
+        parent: &Parent,
     ) -> Result<BlockFile> {
         let refuse = |kind: io::ErrorKind| Err(Error::io("create", path, kind.into()));
         let block_bytes = geometry.block_bytes;
@@ -152,7 +154,12 @@ impl BlockFile {
         };
         let device = Device { file, path: making.clone(), block_bytes: block_bytes as usize };
         let auto = geometry.size == FileSize::Auto && !is_device;
-        write_empty(&device, &first_superblock((identity, origin), block_bytes, blocks, auto), is_device)?;
+        let first = Superblock {
+            parent_store_id: parent.store_id,
+            fork_version: parent.fork_version,
+            ..first_superblock(identity, block_bytes, blocks, auto)
+        };
+        write_empty(&device, &first, is_device)?;
         if !is_device {
             disk.rename(&making, path).map_err(|source| Error::io("rename", &making, source))?;
             let directory = path.parent().unwrap_or(Path::new("/"));
@@ -290,12 +297,7 @@ fn create_file(disk: &dyn Disk, path: &Path) -> Result<(Box<dyn DiskFile>, bool,
     Ok((file, false, making))
 }
 
-fn first_superblock(
-    (identity, origin): (&Identity, &Origin),
-    block_bytes: u32,
-    file_blocks: u32,
-    auto: bool,
-) -> Superblock {
+fn first_superblock(identity: &Identity, block_bytes: u32, file_blocks: u32, auto: bool) -> Superblock {
     Superblock {
         identity: *identity,
         block_bytes,
@@ -304,8 +306,8 @@ fn first_superblock(
         sequence: 0,
         cut: Version::ZERO,
         log_position: 0,
-        parent_store_id: origin.store_id,
-        fork_version: origin.fork_version,
+        parent_store_id: [0; 16],
+        fork_version: Version::ZERO,
         entries: 0,
         live_bytes: 0,
         manifest: format::superblock::ManifestRef::default(),

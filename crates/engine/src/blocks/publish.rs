@@ -20,18 +20,14 @@ use crate::error::Result;
 const SHRINK_BYTES_MIN: u64 = 4 * 1024 * 1024;
 
 impl Checkpoint<'_> {
-    /// Writes the rest of the index, the block table and the manifest, syncs, writes the superblock, syncs. When it
-    /// returns `Ok` the checkpoint is durable.
+    /// Finishes the last range, writes the rest of the index, the block table and the manifest, syncs, writes the
+    /// superblock, syncs. When it returns `Ok` the checkpoint is durable.
     ///
     /// # Errors
     /// `BlockFileFull`, `Io`, `Corrupt`: the checkpoint before stays. When writing the superblock itself failed, nobody
     /// knows which one counts: the file then refuses every later checkpoint with `CheckpointFailed` until it is
     /// reopened.
-    ///
-    /// # Panics
-    /// When something was put or removed after the last range was finished.
     pub fn publish(mut self, commit: &Commit<'_>) -> Result<Published> {
-        assert!(!self.has_open_range(), "every change belongs to a finished range");
         self.finish_range(u64::MAX)?;
         let directories = self.finish_index()?;
         let next = self.write_tables(directories, commit)?;
@@ -56,13 +52,21 @@ impl Checkpoint<'_> {
             sequence: superblock.sequence,
             entries: superblock.entries,
             written_bytes: self.writer.written_bytes + block_bytes as u64,
-            compacted_records: self.compaction.moved_records(),
+            compacted_records: self.compaction.moved,
+            unreadable_extents: self.compaction.unreadable,
             file_blocks: superblock.file_blocks,
         })
     }
 
     /// Merges and writes what is left of the index; returns the directory of each database.
     fn finish_index(&mut self) -> Result<BTreeMap<u32, Arc<Vec<LeafRef>>>> {
+        let limit = self.move_from();
+        let has_to_move = |leaves: &[LeafRef]| leaves.iter().any(|leaf| leaf.at.block >= limit);
+        let moving: Vec<u32> =
+            self.directories.iter().filter(|(_, leaves)| has_to_move(leaves)).map(|(database, _)| *database).collect();
+        for database in moving {
+            self.begin_merge(database);
+        }
         let mut directories = std::mem::take(&mut self.directories);
         for (database, merge) in std::mem::take(&mut self.merges) {
             let leaves = merge.finish(&mut self.writer)?;
@@ -82,13 +86,14 @@ impl Checkpoint<'_> {
         directories: BTreeMap<u32, Arc<Vec<LeafRef>>>,
         commit: &Commit<'_>,
     ) -> Result<published::Published> {
+        let move_from = self.move_from();
         let writer = &mut self.writer;
         writer.release_singles();
         writer.shrink();
         let base = Arc::clone(&writer.base);
         let leaf_counts = || directories.values().map(|leaves| leaves.len());
         let manifest_bytes = |pages: usize| manifest::encoded_bytes(commit.databases.len(), pages, leaf_counts());
-        let places = place_tables(writer, manifest_bytes)?;
+        let places = place_tables(writer, move_from, manifest_bytes)?;
         let pages = write_pages(writer, &places.pages)?;
         writer.written_pages_match(&places.pages);
 
@@ -135,7 +140,7 @@ struct Places {
     manifest: Vec<u32>,
 }
 
-fn place_tables(writer: &mut Writer<'_>, manifest_bytes: impl Fn(usize) -> usize) -> Result<Places> {
+fn place_tables(writer: &mut Writer<'_>, move_from: u32, manifest_bytes: impl Fn(usize) -> usize) -> Result<Places> {
     let base = Arc::clone(&writer.base);
     let payload = manifest::payload_bytes(writer.device.block_bytes);
     writer.free_old(base.manifest.iter().copied());
@@ -145,8 +150,10 @@ fn place_tables(writer: &mut Writer<'_>, manifest_bytes: impl Fn(usize) -> usize
         let mut is_settled = true;
         places.pages.resize(writer.table.page_count(), None);
         for page in 0..places.pages.len() {
-            if places.pages.get(page) == Some(&None) && !writer.table.shares_page(&base.table, page) {
-                writer.free_old(base.pages.get(page).map(|page| page.block).into_iter());
+            let old = base.pages.get(page).map(|page| page.block);
+            let is_kept = writer.table.shares_page(&base.table, page) && old.is_some_and(|block| block < move_from);
+            if places.pages.get(page) == Some(&None) && !is_kept {
+                writer.free_old(old.into_iter());
                 let block = writer.allocate_single(BlockKind::Table)?;
                 if let Some(place) = places.pages.get_mut(page) {
                     *place = Some(block);

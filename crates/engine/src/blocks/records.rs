@@ -5,6 +5,7 @@ use super::format::extent;
 use super::format::leaf::{code_bytes, size_code};
 use super::format::record::{Body, ChunkList, ChunkRef, ReadRecord, Record, chunks_of};
 use super::format::{BlockKind, stream_bytes};
+use super::space::Run;
 use super::table::BlockTable;
 use crate::error::{Error, Result};
 use crate::keyspace::entry::Value;
@@ -55,7 +56,6 @@ impl Records<'_> {
         let Some(mut at) = self.stream(BlockKind::Data, block, &raw, &mut stream)? else {
             return Ok(None);
         };
-        let mut failed = Ok(None);
         while at < part
             && let Some(record) = stream.get(at..).and_then(ReadRecord::decode)
         {
@@ -63,17 +63,14 @@ impl Records<'_> {
             if size_code(record.bytes, record.is_chunked()) != code {
                 continue;
             }
-            // The chunks of a record that nobody names may be used for something else by now.
-            match self.with_key(&record, &mut buffer, |key| is_wanted(&record, key)) {
-                Ok(true) => return visit(&record, &mut buffer).map(Some),
-                Ok(false) => {}
-                Err(error) => failed = Err(error),
+            if self.with_key(&record, &mut buffer, |key| is_wanted(&record, key))? == Some(true) {
+                return visit(&record, &mut buffer).map(Some);
             }
         }
-        failed
+        Ok(None)
     }
 
-    /// Calls `visit` with the whole of a record.
+    /// Calls `visit` with the whole of a record that the index names.
     pub(crate) fn with_body<R>(
         &self,
         record: &ReadRecord<'_>,
@@ -83,73 +80,82 @@ impl Records<'_> {
         match record.body {
             Body::Inline { key, value } => Ok(visit(record.with(key, value))),
             Body::Chunked { key_bytes, value_bytes, list } => {
-                self.read_body(&list, key_bytes + value_bytes, buffer)?;
+                let is_whole = self.read_body(&list, key_bytes + value_bytes, buffer)?;
                 let split = usize::try_from(key_bytes).ok().and_then(|at| buffer.body.split_at_checked(at));
-                let (key, value) = split.ok_or_else(|| self.short_body(&list))?;
-                Ok(visit(record.with(key, Value::compact(value))))
+                match split.filter(|_| is_whole) {
+                    Some((key, value)) => Ok(visit(record.with(key, Value::compact(value)))),
+                    None => Err(self.no_chunks(&list)),
+                }
             }
         }
     }
 
-    /// Calls `visit` with the key of a record.
+    /// Calls `visit` with the key of a record. `None` when the key lies in chunks that are not the record's any more:
+    /// then the index does not name it.
     pub(crate) fn with_key<R>(
         &self,
         record: &ReadRecord<'_>,
         buffer: &mut BodyBuffer,
         visit: impl FnOnce(&[u8]) -> R,
-    ) -> Result<R> {
+    ) -> Result<Option<R>> {
         match record.body {
-            Body::Inline { key, .. } => Ok(visit(key)),
+            Body::Inline { key, .. } => Ok(Some(visit(key))),
             Body::Chunked { key_bytes, list, .. } => {
-                self.read_body(&list, key_bytes, buffer)?;
-                Ok(visit(&buffer.body))
+                let is_whole = self.read_body(&list, key_bytes, buffer)?;
+                Ok(is_whole.then(|| visit(&buffer.body)))
             }
         }
     }
 
-    /// All chunks of a record: those of its body, and those that list them.
+    /// All chunks of a record that the index names: those of its body, and those that list them.
     pub(crate) fn all_chunks(&self, list: &ChunkList<'_>) -> Result<(Vec<ChunkRef>, Vec<ChunkRef>)> {
         let listed: Vec<ChunkRef> = list.chunks().collect();
+        let body = self.body_chunks(list)?.ok_or_else(|| self.no_chunks(list))?;
+        Ok((body, if list.depth == 1 { Vec::new() } else { listed }))
+    }
+
+    fn body_chunks(&self, list: &ChunkList<'_>) -> Result<Option<Vec<ChunkRef>>> {
         if list.depth == 1 {
-            return Ok((listed, Vec::new()));
+            return Ok(Some(list.chunks().collect()));
         }
         let mut buffer = BodyBuffer::default();
-        self.read_chunks(listed.iter().copied(), list.list_bytes, &mut buffer)?;
-        Ok((chunks_of(&buffer.body).collect(), listed))
+        let is_whole = self.read_chunks(list.chunks(), list.list_bytes, &mut buffer)?;
+        Ok(is_whole.then(|| chunks_of(&buffer.body).collect()))
     }
 
-    /// Reads the first `bytes` of a body.
-    fn read_body(&self, list: &ChunkList<'_>, bytes: u64, buffer: &mut BodyBuffer) -> Result<()> {
-        let (body, _) = self.all_chunks(list)?;
-        self.read_chunks(body.into_iter(), bytes, buffer)
+    /// Reads the first `bytes` of a body; false when the chunks are not a large value's.
+    fn read_body(&self, list: &ChunkList<'_>, bytes: u64, buffer: &mut BodyBuffer) -> Result<bool> {
+        match self.body_chunks(list)? {
+            Some(body) => self.read_chunks(body.into_iter(), bytes, buffer),
+            None => Ok(false),
+        }
     }
 
-    /// Reads chunks until there are `bytes`. Memory grows with what was read, not with what was promised.
-    fn read_chunks(&self, chunks: impl Iterator<Item = ChunkRef>, bytes: u64, buffer: &mut BodyBuffer) -> Result<()> {
+    /// Reads chunks until there are `bytes`; false when the block table does not know them as such. Memory grows with
+    /// what was read, not with what was promised.
+    fn read_chunks(&self, chunks: impl Iterator<Item = ChunkRef>, bytes: u64, buffer: &mut BodyBuffer) -> Result<bool> {
         buffer.body.clear();
-        let mut last = 0;
         for chunk in chunks {
             if buffer.body.len() as u64 >= bytes {
                 break;
             }
-            last = chunk.block;
-            if self.table.extent_of(chunk.block).is_none_or(|run| run.block != chunk.block)
-                || self.table.get(chunk.block).extent_blocks() != u32::from(chunk.blocks)
-            {
-                return Err(self.device.corrupt(chunk.block, "a large value names a block that is no part of one"));
+            let run = Run { block: chunk.block, blocks: u32::from(chunk.blocks) };
+            let is_chunk = self.table.get(chunk.block).kind() == Some(BlockKind::Chunk);
+            if !is_chunk || self.table.extent_of(chunk.block) != Some(run) {
+                return Ok(false);
             }
-            self.device.read_into(chunk.block, u32::from(chunk.blocks), &mut buffer.raw)?;
-            self.stream(BlockKind::Chunk, chunk.block, &buffer.raw, &mut buffer.body)?;
+            self.device.read_into(run.block, run.blocks, &mut buffer.raw)?;
+            self.stream(BlockKind::Chunk, run.block, &buffer.raw, &mut buffer.body)?;
         }
         match usize::try_from(bytes).ok().filter(|bytes| *bytes <= buffer.body.len()) {
             Some(bytes) => buffer.body.truncate(bytes),
-            None => return Err(self.device.corrupt(last, "a large value is shorter than it should be")),
+            None => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn short_body(&self, list: &ChunkList<'_>) -> Error {
+    fn no_chunks(&self, list: &ChunkList<'_>) -> Error {
         let block = list.chunks().next().map_or(0, |chunk| chunk.block);
-        self.device.corrupt(block, "a large value is shorter than it should be")
+        self.device.corrupt(block, "a large value names blocks that are not its own")
     }
 }

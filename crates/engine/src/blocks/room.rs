@@ -4,15 +4,17 @@
 //! write the whole index, table and manifest once more, and to compact. With it a full file can still remove, and win
 //! space back.
 
-use super::BlockFile;
 use super::compaction::live_percent;
 use super::format::leaf::capacity_min;
 use super::format::record::{INLINE_BYTES_MAX, overhead_bytes_max};
 use super::format::{BLOCK_BYTES_MAX, BlockKind, stream_bytes};
+use super::{BlockFile, CheckpointOptions};
 
 /// Blocks of the file for each one kept for compaction, and how many are kept at least.
 const COMPACTION_SHARE: u32 = 64;
 const COMPACTION_BLOCKS_MIN: u32 = 8;
+/// Free space that a file which grows by itself keeps when it becomes shorter.
+const MOVE_SPARE_BYTES: u64 = 1024 * 1024;
 /// Index bytes of a new entry: in the leaf that names it, and in the copy of that leaf which the next checkpoint needs.
 const INDEX_BYTES: u64 = 2 * 16;
 
@@ -68,8 +70,12 @@ impl BlockFile {
 
     /// Blocks that are not promised to anyone.
     fn kept_blocks(&self) -> u32 {
-        let compaction = (self.space.blocks() / COMPACTION_SHARE).max(COMPACTION_BLOCKS_MIN);
-        self.own_copy_blocks() + compaction
+        // Two: the last block of the data and the last of the blocks set aside are hardly ever full.
+        self.own_copy_blocks() + self.compaction_blocks() + 2
+    }
+
+    fn compaction_blocks(&self) -> u32 {
+        (self.space.blocks() / COMPACTION_SHARE).max(COMPACTION_BLOCKS_MIN)
     }
 
     /// Blocks that one more copy of index, table and manifest takes.
@@ -88,13 +94,24 @@ impl BlockFile {
         is_short || self.published.leaf_count() > 2 * full_leaves + 8
     }
 
-    /// How many bytes of records may be moved: at most `limit`, and no more than leaves room for the rest.
-    pub(super) fn compact_bytes(&self, limit: u64) -> u64 {
+    /// The block from which on nothing should stay, so that the file can become shorter; `u32::MAX` when it need not.
+    pub(super) fn move_from(&self) -> u32 {
+        let blocks = self.space.blocks();
+        let used = blocks - self.free_blocks();
+        // A third is left free: what is moved needs room too, and what comes next.
+        let wanted = used + used / 2 + (MOVE_SPARE_BYTES / self.device.block_bytes as u64) as u32;
+        if self.published.superblock.auto && wanted < blocks - blocks / 4 { wanted } else { u32::MAX }
+    }
+
+    /// How many bytes of records may be moved: no more than leaves room for what will be put.
+    pub(super) fn compact_bytes(&self, options: &CheckpointOptions) -> u64 {
+        let limit = options.compact_bytes;
         if self.published.superblock.auto {
             return limit;
         }
-        let spare = self.free_blocks().saturating_sub(self.own_copy_blocks());
-        // Half of it: the other half is for what the checkpoint puts.
-        limit.min(u64::from(spare) * stream_bytes(self.device.block_bytes) as u64 / 2)
+        // A part of what is kept is lost where extents end.
+        let kept = u64::from(self.compaction_blocks()) * stream_bytes(self.device.block_bytes) as u64 * 3 / 4;
+        let left = options.put_bytes.map_or(0, |put| self.room().bytes.saturating_sub(put) / 2);
+        limit.min(kept + left)
     }
 }

@@ -269,12 +269,8 @@ impl Loading<'_> {
                 continue;
             }
             let hashes = self.hashes;
-            // The chunks of a record that nobody names may be used for something else by now.
-            let Ok(hash) = records.with_key(&record, &mut self.body, |key| hashes.hash(key)) else {
-                if record.is_chunked() {
-                    continue;
-                }
-                break;
+            let Some(hash) = records.with_key(&record, &mut self.body, |key| hashes.hash(key))? else {
+                continue;
             };
             let Ok(place) = of_block.1.binary_search_by_key(&hash, |entry| entry.hash) else {
                 continue;

@@ -29,6 +29,8 @@ const GROW_BYTES: std::ops::RangeInclusive<u64> = 1024 * 1024..=64 * 1024 * 1024
 /// Single blocks that follow each other are written together up to this.
 const GATHER_BYTES: usize = 256 * 1024;
 
+const NO_RECORD: &str = "the index names a record that is not there";
+
 /// The extent that records are being appended to.
 struct OpenExtent {
     run: Run,
@@ -93,8 +95,10 @@ impl<'a> Writer<'a> {
 
     /// No entry of the base is reached any more. Table pages and manifest are freed when they are written anew.
     pub(crate) fn start_empty(&mut self) {
-        for (block, entry) in self.base.table.all() {
-            if matches!(entry.kind(), Some(BlockKind::Data | BlockKind::Chunk | BlockKind::Leaf)) {
+        for (block, _) in self.base.table.all() {
+            // What was freed before, with a dropped database, is not freed again.
+            let kind = self.table.get(block).kind();
+            if matches!(kind, Some(BlockKind::Data | BlockKind::Chunk | BlockKind::Leaf)) {
                 self.table.set(block, TableEntry::FREE);
                 self.freed.push(Run { block, blocks: 1 });
             }
@@ -115,10 +119,15 @@ impl<'a> Writer<'a> {
         if let Some(run) = self.space.allocate(whole, most) {
             return Ok(Some(run));
         }
-        if self.auto && self.grow()? {
-            return Ok(self.space.allocate(least, most));
+        let grown = if self.auto { self.grow() } else { Ok(false) };
+        if !matches!(grown, Ok(true)) {
+            self.release_singles();
         }
-        Ok(self.space.allocate(least, most))
+        match (self.space.allocate(least, most), grown) {
+            // On a full disk, what there is will do.
+            (None, Err(error)) => Err(error),
+            (run, _) => Ok(run),
+        }
     }
 
     /// Makes the file longer; false when it cannot be.
@@ -307,7 +316,7 @@ impl<'a> Writer<'a> {
             |_, key| hashes.hash(key) == entry.hash,
             |record, buffer| visit(record, &records, buffer),
         )?;
-        found.ok_or_else(|| device.corrupt(entry.block, "the index names a record that is not there"))
+        found.ok_or_else(|| device.corrupt(entry.block, NO_RECORD))
     }
 
     /// Takes the units of a record off its extent, and frees the extent when nothing in it lives.
@@ -364,9 +373,10 @@ impl LeafStore for Writer<'_> {
 
     fn fingerprint(&mut self, entry: &IndexEntry) -> Result<u64> {
         let hashes = self.hashes;
-        self.with_record(entry, |record, records, buffer| {
+        let fingerprint = self.with_record(entry, |record, records, buffer| {
             records.with_key(record, buffer, |key| hashes.fingerprint(key))
-        })
+        })?;
+        fingerprint.ok_or_else(|| self.device.corrupt(entry.block, NO_RECORD))
     }
 
     fn release(&mut self, entry: &IndexEntry) -> Result<()> {

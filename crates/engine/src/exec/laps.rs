@@ -1,6 +1,6 @@
 //! Where the time of a run went, for a caller that finds that a run took long and has to say which command it was.
 //!
-//! Reading the clock takes as long as a tenth of a small command, so small commands are timed together:
+//! Reading the clock takes as long as a fifth of a small command, so small commands are timed together:
 //!
 //! ```text
 //!   GET GET SET KEYS GET GET(1 MB) GET GET

@@ -288,7 +288,7 @@ impl Archive {
                 None => damaged.push(path),
             }
         }
-        files.sort_by(|a, b| (a.header.store_id, a.header.sequence).cmp(&(b.header.store_id, b.header.sequence)));
+        files.sort_by_key(|file| (file.header.store_id, file.header.sequence));
         let mut lines: Vec<ArchiveLine> = Vec::new();
         for file in files {
             let store_id = StoreId(file.header.store_id);
@@ -333,9 +333,7 @@ impl Archive {
         };
         let files = self.files_from(line, from)?;
         let mut end = ReplayEnd { version: from.after, ..ReplayEnd::default() };
-        let mut is_cut = false;
         let mut cut = |frame: ReplayFrame| {
-            is_cut |= limit.is_some_and(|limit| frame.last_version > limit);
             let Some(frame) = part_of(frame, from.after, limit)? else {
                 return Ok(());
             };
@@ -344,9 +342,12 @@ impl Archive {
             end.records += u64::from(frame.record_count);
             deliver(frame)
         };
-        let scan = self.read(files, from, limit, (&mut cut, progress))?;
+        let position = from.position.unwrap_or(0);
+        let survey = Survey { files: files.iter().map(found).collect(), newest: None };
+        let mut reader = Reader { disk: &*self.disk, survey: &survey, deliver: &mut cut, progress };
+        let scan = self.read(&mut reader, files, position, Scan::upto(limit))?;
         end.files = scan.chain.len() as u64;
-        end.limit_reached = scan.limit_reached || is_cut || limit.is_some_and(|limit| end.version >= limit);
+        end.limit_reached = scan.has_reached_limit() || end.version >= limit.unwrap_or(Version::MAX);
         end.written_until_ms = scan.wall_ms;
         end.position = scan.position;
         end.newest_version = scan.last_version;
@@ -391,25 +392,22 @@ impl Archive {
         })
     }
 
-    /// Reads `files` as one log.
+    /// Reads `files` as one log, and delivers what does not stand before `position`.
     fn read(
         &self,
+        reader: &mut Reader<'_>,
         files: &[ArchivedFile],
-        from: ReplayFrom,
-        limit: Option<Version>,
-        (deliver, progress): (&mut dyn FnMut(ReplayFrame) -> Result<()>, &dyn Fn(Progress)),
+        position: u64,
+        mut scan: Scan,
     ) -> std::result::Result<Scan, ArchiveError> {
-        let survey = Survey { files: files.iter().map(found).collect(), newest: None };
-        let mut reader = Reader { disk: &*self.disk, survey: &survey, deliver, progress };
-        let mut scan = Scan::upto(limit);
         scan.expect(files.iter().map(|file| file.bytes).sum());
         if let Some(first) = files.first() {
-            scan.begin(&first.header, from.position.unwrap_or(0));
+            scan.begin(&first.header, position);
         }
         for (place, file) in files.iter().enumerate() {
             scan.chain.push(place);
-            scan.read_file(&mut reader, place, file.header)?;
-            if scan.limit_reached {
+            scan.read_file(reader, place, file.header)?;
+            if scan.has_reached_limit() {
                 break;
             }
             self.check_next(&scan, file, files.get(place + 1))?;

@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::archive::{Archive, ArchiveOptions, ArchivedFile, StoreId, archived_name, end_of};
 use super::files::FullFile;
 use super::format::{FRAME_HEADER_BYTES, FileHeader, FrameHeader, HEADER_BLOCK_BYTES};
@@ -68,6 +70,8 @@ pub(crate) struct Archiver {
     /// Place in the log of the file that was active at open.
     active_at_open: u64,
     known: Known,
+    /// A removal may not last, so nothing newer is removed before a restart: it would leave a gap.
+    removes_nothing: bool,
     copying: Option<Copying>,
     retry_at: Option<Duration>,
     is_failing: bool,
@@ -82,6 +86,7 @@ impl Archiver {
             store_id: StoreId(active.store_id),
             active_at_open: active.sequence,
             known: Known::Nothing,
+            removes_nothing: false,
             copying: None,
             retry_at: None,
             is_failing: false,
@@ -154,7 +159,7 @@ impl Archiver {
         let (disk, directory) = (&self.shared.files.disk, &self.options.directory);
         let names = match make_directory(&**disk, directory) {
             // A failed sync of a directory: what it held may be lost, whatever the next one says.
-            Err(error @ Error::Io { op: "sync", .. }) => {
+            Err(error) if is_failed_sync(&error) => {
                 self.known = Known::Uncertain;
                 return Err(error);
             }
@@ -294,6 +299,9 @@ impl Archiver {
         let Known::Files(known) = &mut self.known else {
             return Ok(());
         };
+        if self.removes_nothing {
+            return Ok(());
+        }
         let (disk, directory) = (&self.shared.files.disk, &self.options.directory);
         let mut bytes: u64 = known.values().map(|file| file.bytes).sum();
         loop {
@@ -317,7 +325,9 @@ impl Archiver {
             }
             known.remove(&sequence);
             // One after the other, so that a power cut leaves no gap.
-            disk.sync_directory(directory).map_err(|source| Error::io("sync", directory, source))?;
+            let synced = disk.sync_directory(directory);
+            self.removes_nothing = synced.is_err();
+            synced.map_err(|source| Error::io("sync", directory, source))?;
         }
     }
 
@@ -364,6 +374,12 @@ impl Archiver {
         }
         self.is_failing = false;
     }
+}
+
+/// Whether a directory was there and could not be synced. One that was not even opened loses nothing.
+fn is_failed_sync(error: &Error) -> bool {
+    let not_opened = [Errno::NOENT, Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(|errno| Some(errno.raw_os_error()));
+    matches!(error, Error::Io { op: "sync", source, .. } if !not_opened.contains(&source.raw_os_error()))
 }
 
 /// A copy that is being made.

@@ -172,6 +172,7 @@ fn write_checkpoints(store: &Weak<super::Shared>) {
             return;
         }
         store.checkpoint_if_due(&mut || {});
+        store.scrub_for(CHECKPOINT_LOOK.as_millis() as u64);
         drop(store);
         thread::park_timeout(CHECKPOINT_LOOK);
     }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use super::options::Options;
 use super::random_u128;
-use crate::blocks::{BlockFile, Identity, View};
+use crate::blocks::{BlockFile, Identity, Superblock, View};
 use crate::error::{Error, Result};
 use crate::keyspace::entry::Entry;
 use crate::keyspace::{DatabaseId, DatabaseIds, Keyspace};
@@ -53,9 +53,7 @@ impl Base {
         let head = Head::read(disk, log_directory)?;
         let file = match BlockFile::open(disk, path) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                if head.is_some_and(|head| head.checkpoint > Version::ZERO) {
-                    return Err(damage(path, "it is missing, and the log begins after its checkpoint"));
-                }
+                belong_together(head, None, path, log_directory)?;
                 let seed = options.seed.map_or_else(random_u128, Ok)?.to_le_bytes();
                 let new_id = || options.seed.map_or_else(random_u128, |seed| Ok(!seed)).map(u128::to_le_bytes);
                 let store_id = head.map_or_else(new_id, |head| Ok(head.store_id))?;
@@ -66,19 +64,7 @@ impl Base {
         };
         let superblock = *file.superblock();
         let identity = superblock.identity;
-        let counts = match head {
-            None if superblock.sequence > 0 => {
-                return Err(damage(log_directory, "it has no log, but the block file has a checkpoint"));
-            }
-            None => false,
-            Some(head) if head.store_id != identity.store_id => {
-                return Err(damage(path, "it belongs to another store than the log"));
-            }
-            Some(head) if superblock.cut < head.checkpoint => {
-                return Err(damage(path, "its newest superblock is lost; the log begins after a later checkpoint"));
-            }
-            Some(head) => superblock.log_position >= head.replay_from,
-        };
+        let counts = belong_together(head, Some(&superblock), path, log_directory)?;
         let (databases, limit) = match file.databases() {
             [] => (None, Version::ZERO),
             bytes => decode(bytes)
@@ -126,6 +112,36 @@ impl Base {
                 Err(panic) => std::panic::resume_unwind(panic),
             })
         })
+    }
+}
+
+/// Whether the checkpoint in the block file counts, by the rules at the head of this file.
+///
+/// # Errors
+/// `Corrupt` when the two cannot be what one store left.
+pub(super) fn belong_together(
+    head: Option<Head>,
+    superblock: Option<&Superblock>,
+    path: &Path,
+    log_directory: &Path,
+) -> Result<bool> {
+    match (head, superblock) {
+        (None, None) => Ok(false),
+        (None, Some(superblock)) if superblock.sequence > 0 => {
+            Err(damage(log_directory, "it has no log, but the block file has a checkpoint"))
+        }
+        (None, Some(_)) => Ok(false),
+        (Some(head), None) if head.checkpoint > Version::ZERO => {
+            Err(damage(path, "it is missing, and the log begins after its checkpoint"))
+        }
+        (Some(_), None) => Ok(false),
+        (Some(head), Some(superblock)) if head.store_id != superblock.identity.store_id => {
+            Err(damage(path, "it belongs to another store than the log"))
+        }
+        (Some(head), Some(superblock)) if superblock.cut < head.checkpoint => {
+            Err(damage(path, "its newest superblock is lost; the log begins after a later checkpoint"))
+        }
+        (Some(head), Some(superblock)) => Ok(superblock.log_position >= head.replay_from),
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread::Thread;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::backlog::Limits;
 use super::staging::{Staging, record_of};
@@ -138,6 +138,11 @@ impl Checkpoints {
     /// Gives a running checkpoint up.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Relaxed);
+    }
+
+    /// The block file; `None` while a checkpoint is being written into it.
+    pub(super) fn try_file(&self) -> Option<MutexGuard<'_, BlockFile>> {
+        self.file.try_lock()
     }
 
     /// Wakes the thread that runs checkpoints.
@@ -273,7 +278,7 @@ impl Store {
             let state = checkpoints.state.lock();
             (state.asked > state.served, state.statistics.last_error.is_some(), state.attempted_at, state.policy)
         };
-        if !self.is_dirty() {
+        if !self.is_dirty() && !self.shared.scrub.wants_rewrite() {
             if is_asked {
                 checkpoints.serve_all();
             }
@@ -281,6 +286,7 @@ impl Store {
         }
         let since = now.saturating_sub(attempted_at);
         let is_wanted = self.wants_room_in_block_file()
+            || self.shared.scrub.wants_rewrite()
             || self.shared.log.live_bytes() >= policy.log_bytes
             || (!policy.interval.is_zero() && since >= policy.interval)
             || self.shared.keyspace.removal_bytes() >= CHECKPOINT_REMOVAL_BYTES;
@@ -315,6 +321,11 @@ impl Run<'_, '_> {
             shared.keyspace.failed();
         }
         self.settle(&shared);
+        match &written {
+            Ok(_) => shared.scrub.published(),
+            Err(error @ Error::Corrupt { .. }) => self.store.note_damage(error),
+            Err(_) => {}
+        }
         if written.is_ok() {
             shared.log.note_checkpoint(log::Checkpoint { version, position });
             if let Err(error) = self.store.wait_for_note(version) {
@@ -347,7 +358,8 @@ impl Run<'_, '_> {
     fn write(&mut self, file: &mut BlockFile, cut: &Cut, version: Version, position: u64) -> Result<Published> {
         let shared = Arc::clone(&self.store.shared);
         let hasher = shared.keyspace.hasher();
-        let mut checkpoint = file.begin(hasher, &CheckpointOptions::default())?;
+        let put_bytes = Some(self.store.pending_block_bytes(0));
+        let mut checkpoint = file.begin(hasher, &CheckpointOptions { put_bytes, ..CheckpointOptions::default() })?;
         if cut.reset {
             checkpoint.start_empty();
         }

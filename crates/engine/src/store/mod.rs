@@ -14,17 +14,21 @@ mod background;
 mod backlog;
 mod base;
 mod batch;
+mod check;
 mod checkpoints;
 mod options;
 mod restore;
+mod scrub;
 mod snapshots;
 mod staging;
 
 pub use api::{EntryInfo, Iter};
 pub use batch::Batch;
+pub use check::{BlockFileCheck, StoreCheck, check_store, inspect_block_file};
 pub use checkpoints::{Between, CheckpointPolicy, CheckpointStatistics};
 pub use options::{OnFailure, Options};
 pub use restore::{RestoreError, RestoreProgress, RestoreRequest, Restored, Target, restore};
+pub use scrub::ScrubStatistics;
 
 use crate::apply::Freed;
 use crate::command::{Change, Context, Pending};
@@ -42,6 +46,7 @@ use background::Background;
 use base::Base;
 use checkpoints::Checkpoints;
 use parking_lot::Mutex;
+use scrub::Scrub;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -62,6 +67,7 @@ struct Shared {
     options: Options,
     background: Background,
     checkpoints: Checkpoints,
+    scrub: Scrub,
     log_directory: PathBuf,
     expired: AtomicU64,
     key_bytes_max: AtomicUsize,
@@ -146,6 +152,7 @@ impl Store {
                 options.clock.wall_ms(),
                 is_clean.then_some(recovered.last_version),
             ),
+            scrub: Scrub::new(options.scrub_bytes_per_second),
             time: StoreTime::new(options.clock.clone()),
             key_bytes_max: AtomicUsize::new(options.key_bytes_max.min(VALUE_BYTES_MAX)),
             value_bytes_max: AtomicUsize::new(options.value_bytes_max.min(VALUE_BYTES_MAX)),

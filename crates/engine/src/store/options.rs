@@ -38,6 +38,8 @@ pub struct Options {
     pub checkpoints: CheckpointPolicy,
     /// Where finished log files are copied before they are given up; nowhere unless set.
     pub archive: Option<ArchiveOptions>,
+    /// Bytes of the block file that are verified each second while nothing else is done with it; 0 for none.
+    pub scrub_bytes_per_second: u64,
     /// When calls return (and replies leave): [`Durability::Always`] unless weakened.
     pub durability: Durability,
     /// Independently locked parts of the keyspace: a power of two up to 256.
@@ -76,6 +78,7 @@ impl Options {
             block_file_geometry: Geometry { block_bytes: 4096, size: FileSize::Auto },
             checkpoints: CheckpointPolicy::default(),
             archive: None,
+            scrub_bytes_per_second: 1 << 20,
             durability: Durability::Always,
             segments: 64,
             entries_per_segment: 0,

@@ -28,7 +28,7 @@ use super::background::close_by_hand;
 use super::options::Options;
 use super::staging::record_of;
 use super::{VERSION_MAX, base, lock_directory, log_options, random_u128};
-use crate::blocks::{BlockFile, CheckpointOptions, Commit, Identity, Origin};
+use crate::blocks::{BlockFile, CheckpointOptions, Commit, Identity, Parent};
 use crate::error::{Error, Result};
 use crate::keyspace::checkpoint::Loader;
 use crate::keyspace::entry::Entry;
@@ -206,7 +206,7 @@ pub fn restore(options: &Options, request: &RestoreRequest, progress: &dyn Fn(Re
     let new = NewStore {
         options,
         identity: Identity { store_id: store_id.0, hash_seed: header.hash_seed },
-        origin: Origin { store_id: past.last().map_or(header.store_id, |store| store.0), fork_version: end.version },
+        parent: Parent { store_id: past.last().map_or(header.store_id, |store| store.0), fork_version: end.version },
         version: end.version,
         floor: source.floor(options, end.version)?,
     };
@@ -474,7 +474,7 @@ fn count(keyspace: &Keyspace) -> u64 {
 struct NewStore<'a> {
     options: &'a Options,
     identity: Identity,
-    origin: Origin,
+    parent: Parent,
     /// The last change in it.
     version: Version,
     /// Its own versions are above this one.
@@ -498,7 +498,7 @@ impl NewStore<'_> {
     fn write_blocks(&self, keyspace: &Keyspace, progress: &dyn Fn(RestoreProgress)) -> Result<()> {
         let Options { disk, block_file_geometry, .. } = self.options;
         let path = self.options.block_path();
-        let mut file = BlockFile::create_restored(&**disk, &path, block_file_geometry, &self.identity, &self.origin)?;
+        let mut file = BlockFile::create_restored(&**disk, &path, block_file_geometry, &self.identity, &self.parent)?;
         let hasher = keyspace.hasher();
         let mut checkpoint = file.begin(hasher, &CheckpointOptions::default())?;
         let of = keyspace.segment_count();

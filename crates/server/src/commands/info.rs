@@ -226,6 +226,7 @@ fn log_and_recovery(server: &Server, store: &bowline::Statistics, out: &mut Stri
     line(out, "aof_last_write_status", if newest.is_poisoned() { "err" } else { "ok" });
     line(out, "rdb_changes_since_last_save", store.dirty);
     super::info_checkpoints::lines(&server.store().checkpoints(), out);
+    super::info_checkpoints::scrub_lines(&server.store().scrubbing(), out);
     line(out, "last_version", newest.last_version());
     line(out, "commit_version", newest.commit());
     line(out, "durable_version", newest.durable());

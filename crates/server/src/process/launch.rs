@@ -29,6 +29,8 @@ pub struct Purposes {
     pub restore: fn(Arc<SettingsStore>, Process, &RestoreArguments) -> Exit,
     /// Verifies the files of a data directory, prints what it finds, and changes nothing.
     pub check: fn(&Path) -> Exit,
+    /// Prints what the blocks of a block file, or of that in a data directory, are used for.
+    pub inspect: fn(&Path) -> Exit,
 }
 
 /// Does what the command line asks for. To be called first in `main`, as `--daemonize` needs a process without threads.
@@ -51,6 +53,7 @@ pub fn launch(arguments: impl IntoIterator<Item = OsString>, purposes: &Purposes
             return ExitCode::from(serve(sources, false, restore));
         }
         Ok(Invocation::Check(directory)) => (purposes.check)(&directory),
+        Ok(Invocation::Inspect(path)) => (purposes.inspect)(&path),
         Ok(Invocation::Help) => print(&document::help()),
         Ok(Invocation::Version) => print(&format!("{VERSION}\n")),
         Ok(Invocation::ExampleFile) => print(&document::example_file()),

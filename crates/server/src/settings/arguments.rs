@@ -25,6 +25,8 @@ pub enum Invocation {
     Restore(Sources, RestoreArguments),
     /// Verify the files of a data directory and change nothing.
     Check(PathBuf),
+    /// Print what the blocks of a block file are used for.
+    Inspect(PathBuf),
     /// Print the help.
     Help,
     /// Print the version.
@@ -167,12 +169,13 @@ fn other_than_run(name: &str, values: &[String], base: &Path) -> Result<Option<I
         "version" => Invocation::Version,
         "example-file" => Invocation::ExampleFile,
         "settings-table" => Invocation::SettingsTable,
-        "check" => {
+        "check" | "inspect" => {
             let [path] = values else {
-                let what = "--check: expected one directory, such as --check ./data";
-                return Err(SettingsError::Syntax { place: Place::CommandLine, what: what.to_owned() });
+                let what = format!("--{name}: expected one directory, such as --{name} ./data");
+                return Err(SettingsError::Syntax { place: Place::CommandLine, what });
             };
-            return Ok(Some(Invocation::Check(absolute(base, path))));
+            let path = absolute(base, path);
+            return Ok(Some(if name == "check" { Invocation::Check(path) } else { Invocation::Inspect(path) }));
         }
         _ => return Ok(None),
     };
@@ -313,6 +316,7 @@ mod tests {
             (vec!["--example-file"], Invocation::ExampleFile),
             (vec!["--check", "data"], Invocation::Check("/srv/kv/data".into())),
             (vec!["--check=/x"], Invocation::Check("/x".into())),
+            (vec!["--inspect", "/x"], Invocation::Inspect("/x".into())),
         ] {
             assert_eq!(read_arguments(&arguments, "").ok(), Some(expected), "{arguments:?}");
         }

@@ -128,6 +128,8 @@ rows! {
         checkpoint_log_size: u64 = "536870912", "checkpoint-log-size", bytes(MB, 1024 * GB), Live;
         /// Seconds after which a checkpoint is written if anything has changed; 0 for never.
         checkpoint_interval: u32 = "900", "checkpoint-interval", integer(0, 2_147_483_647), Live;
+        /// Bytes of the block file that are read and verified each second, to find rot early; 0 for none.
+        scrub_rate: u64 = "1048576", "scrub-rate", bytes(0, 16 * GB), Live;
     }
     section "Keys and memory" {
         /// Numbered databases for SELECT.

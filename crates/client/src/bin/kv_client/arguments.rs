@@ -26,6 +26,7 @@ Commands:
   test             write, read and delete a temporary key, and check each answer
   backup FILE|-    write a verified backup of the server; see: kv_client backup --help
   bench            measure the server; see: kv_client bench --help
+  import PATH      load Redis' files (.rdb, .aof, appendonlydir, - for stdin); see: kv_client import --help
   any other word   is sent as a command, for instance: kv_client incr counter
 Without a word: a prompt on a terminal; from a pipe, one command per line (kv_client < commands.txt).
 
@@ -141,6 +142,11 @@ impl ConnectionArguments {
         })
     }
 
+    /// The database that was asked for.
+    pub(crate) fn database(&self) -> u32 {
+        self.database
+    }
+
     /// Whether the flag or the environment asks for attempts and timings.
     pub(crate) fn is_verbose(&self) -> bool {
         self.verbose || std::env::var_os("KV_VERBOSE").is_some_and(|value| !value.is_empty() && value != "0")
@@ -196,6 +202,44 @@ pub(crate) struct BackupArguments {
     /// Most bytes per second, such as 50mb
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub(crate) rate: Option<u64>,
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArguments,
+}
+
+const IMPORT: &str = "\
+Strings with their expiries go into the databases they come from and replace what is there. A file is checked as a whole
+before its first key is sent; what comes from a pipe cannot be. Entries that have expired are left out. A last command
+that is cut off is left out and told, as Redis does. When a connection is lost, the import stops: an RDB may be imported
+again, an append-only file only into an empty server.
+
+Exit codes: 0 imported, 2 wrong usage or a file that cannot be read, 3 the connection was lost, 4 the server refused
+something or cannot hold it.
+
+Examples:
+  kv_client import /var/lib/redis/dump.rdb
+  kv_client import /var/lib/redis/appendonlydir
+  redis-cli -h old --rdb - | kv_client import -";
+
+/// Loads the files of a Redis or Valkey server into the running server.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kv_client import",
+    bin_name = "kv_client import",
+    version,
+    disable_help_flag = true,
+    args_override_self = true,
+    after_help = IMPORT
+)]
+pub(crate) struct ImportArguments {
+    /// An RDB, an append-only file, an appendonlydir or its manifest; - reads an RDB or an append-only file from stdin
+    pub(crate) path: PathBuf,
+    /// Leave out what the server cannot hold (lists, hashes, unknown commands, ...) and name it; without this, the first
+    /// of it ends the import
+    #[arg(long)]
+    pub(crate) skip_unsupported: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) connection: ConnectionArguments,
 }
@@ -321,6 +365,7 @@ mod tests {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
         BenchArguments::command().debug_assert();
+        ImportArguments::command().debug_assert();
     }
 
     #[test]

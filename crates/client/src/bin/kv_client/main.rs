@@ -1,9 +1,10 @@
-//! `kv_client`: one command, a conversation, a file of commands, or a load generator.
+//! `kv_client`: one command, a conversation, a file of commands, a load generator, or an import of Redis' files.
 //!
 //! ```text
 //!   words given        -> verbs (put get delete exists size ping flush stats test), or passed on as a command
 //!   "bench"            -> bench
 //!   "backup"           -> backup
+//!   "import"           -> import
 //!   no words, terminal -> interactive
 //!   no words, pipe     -> script
 //! ```
@@ -16,6 +17,7 @@ mod arguments;
 mod backup;
 mod bench;
 mod failure;
+mod import;
 mod interactive;
 mod json;
 mod print;
@@ -30,7 +32,7 @@ use std::process::ExitCode;
 use bowline_client::Client;
 use clap::{CommandFactory, Parser};
 
-use arguments::{Arguments, BackupArguments, BenchArguments};
+use arguments::{Arguments, BackupArguments, BenchArguments, ImportArguments};
 use failure::{Exit, Failure};
 use print::Format;
 
@@ -47,11 +49,15 @@ fn main() -> ExitCode {
 
 fn run(given: &[OsString]) -> Result<Exit, Failure> {
     let arguments = Arguments::parse_from(given);
-    if arguments.words.first().is_some_and(|word| word == "bench") {
-        return bench::run(&BenchArguments::parse_from(after(given, arguments.words.len(), "bench")));
-    }
-    if arguments.words.first().is_some_and(|word| word == "backup") {
-        return backup::run(&BackupArguments::parse_from(after(given, arguments.words.len(), "backup")));
+    match arguments.words.first().and_then(|word| word.to_str()) {
+        Some("bench") => return bench::run(&BenchArguments::parse_from(own_arguments(given, arguments.words.len()))),
+        Some("import") => {
+            return import::run(&ImportArguments::parse_from(own_arguments(given, arguments.words.len())));
+        }
+        Some("backup") => {
+            return backup::run(&BackupArguments::parse_from(own_arguments(given, arguments.words.len())));
+        }
+        _ => {}
     }
     if arguments.words.len() == 1 && arguments.words.first().is_some_and(|word| word == "help") {
         Arguments::command().print_help().map_err(Failure::Output)?;
@@ -80,10 +86,9 @@ fn run(given: &[OsString]) -> Result<Exit, Failure> {
     out.flush().map_err(Failure::Output).and(done)
 }
 
-/// The arguments of a verb with options of its own: those of the connection may stand before and after it.
-fn after(given: &[OsString], words: usize, verb: &str) -> Vec<OsString> {
-    let before = given.iter().take(given.len() - words).skip(1);
+/// The arguments of a word that has options of its own; those of the connection may stand before and after the word.
+fn own_arguments(given: &[OsString], words: usize) -> impl Iterator<Item = &OsString> {
+    let before = given.iter().take(given.len() - words);
     let after = given.iter().skip(given.len() - words + 1);
-    let name = OsString::from(format!("kv_client {verb}"));
-    std::iter::once(&name).chain(before).chain(after).cloned().collect()
+    before.chain(after)
 }

@@ -14,11 +14,21 @@ pub(super) enum Call {
     Resize(u64),
 }
 
+/// The same with the bytes, for rebuilding what a power cut leaves.
+#[derive(Clone, Debug)]
+pub(super) enum Traced {
+    Write { offset: u64, bytes: Vec<u8> },
+    Sync,
+    Resize(u64),
+}
+
 #[derive(Default)]
 pub(super) struct State {
     names: std::collections::BTreeMap<PathBuf, usize>,
     files: Vec<Vec<u8>>,
     pub(super) calls: Vec<Call>,
+    /// Every call with its bytes, once this is wanted.
+    pub(super) trace: Option<Vec<Traced>>,
     pub(super) reads: usize,
     /// This call and all after it fail.
     pub(super) fails_from: Option<usize>,
@@ -45,6 +55,16 @@ impl MemoryDisk {
         state.files[state.names[Path::new(path)]].clone()
     }
 
+    /// A disk with one file.
+    pub(super) fn with_file(path: &str, bytes: Vec<u8>) -> MemoryDisk {
+        let disk = MemoryDisk::default();
+        let mut state = disk.state();
+        state.names.insert(PathBuf::from(path), 0);
+        state.files.push(bytes);
+        drop(state);
+        disk
+    }
+
     /// Changes the bytes of a file.
     pub(super) fn change(&self, path: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
@@ -59,6 +79,12 @@ impl MemoryDisk {
 }
 
 impl State {
+    fn trace(&mut self, call: impl FnOnce() -> Traced) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(call());
+        }
+    }
+
     fn call(&mut self, call: Call) -> io::Result<()> {
         self.calls.push(call);
         match self.fails_from {
@@ -130,6 +156,7 @@ impl DiskFile for MemoryFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.disk.state();
         state.call(Call::Write { offset, bytes: bytes.len() })?;
+        state.trace(|| Traced::Write { offset, bytes: bytes.to_vec() });
         let (file, end) = (&mut state.files[self.file], offset as usize + bytes.len());
         assert!(end <= file.len(), "the file is made longer before it is written");
         file[offset as usize..end].copy_from_slice(bytes);
@@ -137,7 +164,10 @@ impl DiskFile for MemoryFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.disk.state().call(Call::Sync)
+        let mut state = self.disk.state();
+        state.call(Call::Sync)?;
+        state.trace(|| Traced::Sync);
+        Ok(())
     }
 
     fn resize(&self, bytes: u64) -> io::Result<()> {
@@ -146,6 +176,7 @@ impl DiskFile for MemoryFile {
         if state.capacity.is_some_and(|capacity| bytes > capacity) {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        state.trace(|| Traced::Resize(bytes));
         state.files[self.file].resize(bytes as usize, 0);
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! The block file as a whole: random checkpoints against a map, and its promises one by one.
 
+mod crash;
 mod disk;
 mod fill;
 mod model;
 mod rules;
+mod system;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -66,7 +66,7 @@ fn round() -> impl Strategy<Value = Round> {
 fn key_of(key: u16) -> Vec<u8> {
     // Some keys are longer than a block.
     let mut bytes = format!("key:{key}").into_bytes();
-    if key % 97 == 0 {
+    if key.is_multiple_of(97) {
         bytes.resize(9000, b'k');
     }
     bytes
@@ -168,7 +168,7 @@ fn checkpoint(
 fn run(rounds: Vec<Round>, hashes: Weak, geometry: Geometry, compact_bytes: u64) {
     let disk = MemoryDisk::default();
     let mut file = create(&disk, &geometry);
-    let options = CheckpointOptions { sync_bytes: 100_000, compact_bytes };
+    let options = CheckpointOptions { sync_bytes: 100_000, compact_bytes, put_bytes: Some(0) };
     let (mut model, mut believed) = (Contents::new(), Believed::new());
     let mut pinned: Option<(View, Contents)> = None;
     for (number, round) in rounds.iter().enumerate() {
@@ -180,7 +180,11 @@ fn run(rounds: Vec<Round>, hashes: Weak, geometry: Geometry, compact_bytes: u64)
         let published = checkpoint(&mut file, round, number as u64 + 1, &options, &mut model, &mut believed, hashes);
         disk.state().fails_from = None;
         match published {
-            Some(told) => assert_eq!(told.entries, model.len() as u64),
+            Some(told) => {
+                assert_eq!(told.entries, model.len() as u64);
+                // What a failed checkpoint was given is in the next one again, so what is believed is right now.
+                believed = model.keys().cloned().collect();
+            }
             None => {
                 // Once removed, a key is believed to be gone, and the next checkpoint is told of it again.
                 believed.extend(before.keys().cloned());

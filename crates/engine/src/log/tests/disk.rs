@@ -33,6 +33,8 @@ struct State {
     capacity: u64,
     failing_write: Option<i32>,
     failing_sync: Option<i32>,
+    /// Whatever is done to a name in it fails.
+    failing_directory: Option<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -50,6 +52,7 @@ impl Default for TestDisk {
             capacity: u64::MAX,
             failing_write: None,
             failing_sync: None,
+            failing_directory: None,
         })))
     }
 }
@@ -104,6 +107,11 @@ impl TestDisk {
         self.0.lock().failing_sync = Some(EIO);
     }
 
+    /// Every change below `directory` fails from now on; `None` repairs it.
+    pub(super) fn fail_directory(&self, directory: Option<&Path>) {
+        self.0.lock().failing_directory = directory.map(Path::to_owned);
+    }
+
     pub(super) fn calls(&self) -> Vec<Call> {
         self.0.lock().calls.clone()
     }
@@ -128,6 +136,11 @@ impl State {
         self.names.iter().find(|(_, named)| **named == file).map(|(name, _)| name.clone()).unwrap_or_default()
     }
 
+    fn check(&self, path: &Path) -> io::Result<()> {
+        let fails = self.failing_directory.as_ref().is_some_and(|directory| path.starts_with(directory));
+        if fails { Err(io::Error::from_raw_os_error(EIO)) } else { Ok(()) }
+    }
+
     fn used(&self) -> u64 {
         self.names.values().map(|file| self.files[*file].cached.len() as u64).sum()
     }
@@ -145,6 +158,7 @@ impl Disk for TestDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         {
             let mut state = self.0.lock();
+            state.check(path)?;
             if state.names.contains_key(path) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
@@ -161,6 +175,7 @@ impl Disk for TestDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
+        state.check(to)?;
         let file = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.names.insert(to.to_owned(), file);
         state.calls.push(Call::Rename);
@@ -169,6 +184,7 @@ impl Disk for TestDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
+        state.check(path)?;
         state.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
         state.calls.push(Call::Remove(path.to_owned()));
         Ok(())
@@ -179,8 +195,9 @@ impl Disk for TestDisk {
     }
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        self.0.lock().calls.push(Call::SyncDirectory(directory.to_owned()));
-        Ok(())
+        let mut state = self.0.lock();
+        state.calls.push(Call::SyncDirectory(directory.to_owned()));
+        state.check(directory)
     }
 
     fn lock(&self, _path: &Path) -> io::Result<Box<dyn Send + Sync>> {
@@ -207,7 +224,8 @@ impl DiskFile for TestFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.disk.0.lock();
         let path = state.name_of(self.file);
-        state.calls.push(Call::Write(path, offset, bytes.to_vec()));
+        state.calls.push(Call::Write(path.clone(), offset, bytes.to_vec()));
+        state.check(&path)?;
         if let Some(code) = state.failing_write.take() {
             return Err(io::Error::from_raw_os_error(code));
         }
@@ -225,7 +243,8 @@ impl DiskFile for TestFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.0.lock();
         let path = state.name_of(self.file);
-        state.calls.push(Call::Sync(path));
+        state.calls.push(Call::Sync(path.clone()));
+        state.check(&path)?;
         if let Some(code) = state.failing_sync.take() {
             return Err(io::Error::from_raw_os_error(code));
         }

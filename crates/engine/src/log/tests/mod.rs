@@ -1,5 +1,6 @@
 //! Tests of the log as a whole, on a disk in memory and a clock that stands still; the state machines stepped by hand.
 
+mod archive;
 mod checkpoint;
 mod disk;
 mod recovery;
@@ -186,6 +187,7 @@ impl TestLog {
         self.log.begin_close();
         for _ in 0..STEPS_MAX {
             if self.writer.is_closed() {
+                self.preparer.finish_archive();
                 return self.disk;
             }
             self.step();
