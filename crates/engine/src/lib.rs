@@ -46,6 +46,6 @@ pub use exec::Durability;
 pub use store::{
     Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, OnFailure, Options,
     RestoreError, RestoreProgress, RestoreRequest, Restored, ScrubStatistics, Statistics, Store, StoreCheck, Target,
-    check_store, inspect_block_file, restore,
+    check_no_unfinished_restore, check_store, inspect_block_file, restore,
 };
 pub use version::Version;

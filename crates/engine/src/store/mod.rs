@@ -27,7 +27,9 @@ pub use batch::Batch;
 pub use check::{BlockFileCheck, StoreCheck, check_store, inspect_block_file};
 pub use checkpoints::{Between, CheckpointPolicy, CheckpointStatistics};
 pub use options::{OnFailure, Options};
-pub use restore::{RestoreError, RestoreProgress, RestoreRequest, Restored, Target, restore};
+pub use restore::{
+    RestoreError, RestoreProgress, RestoreRequest, Restored, Target, check_no_unfinished_restore, restore,
+};
 pub use scrub::ScrubStatistics;
 
 use crate::apply::Freed;
@@ -127,7 +129,7 @@ impl Store {
         let disk = options.disk.clone();
         disk.create_directory(directory).map_err(|source| Error::io("create", directory, source))?;
         let directory_lock = lock_directory(&*disk, directory)?;
-        refuse_unfinished(&options)?;
+        restore::check_no_unfinished_restore(&*disk, directory)?;
         let log_directory = options.log_path();
         let base = Base::open(&options, &options.block_path(), &log_directory)?;
         let seed = u128::from_le_bytes(base.identity.hash_seed);
@@ -499,15 +501,6 @@ fn random_u128() -> Result<u128> {
     getrandom::fill(&mut bytes)
         .map_err(|error| Error::io("read", Path::new("/dev/urandom"), std::io::Error::other(error.to_string())))?;
     Ok(u128::from_le_bytes(bytes))
-}
-
-/// A restore that broke off leaves a directory that is no store.
-fn refuse_unfinished(options: &Options) -> Result<()> {
-    match options.disk.open_read_only(&options.unfinished_path()) {
-        Ok(_) => Err(Error::RestoreUnfinished { path: options.directory.clone() }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(Error::io("open", &options.unfinished_path(), source)),
-    }
 }
 
 fn lock_directory(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Send + Sync>> {

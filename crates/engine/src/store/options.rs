@@ -16,8 +16,6 @@ use std::time::Duration;
 const LOG_DIRECTORY_NAME: &str = "log";
 /// Name of the block file, unless the options name another.
 const BLOCK_FILE_NAME: &str = "store.blocks";
-/// Name of the file that says that a restore has not finished.
-const UNFINISHED_NAME: &str = "restore.unfinished";
 
 /// Told once when the log has failed and nothing can be acknowledged any more.
 pub type OnFailure = Arc<dyn Fn(&Error) + Send + Sync>;
@@ -105,11 +103,6 @@ impl Options {
     /// Where the block file lies.
     pub(super) fn block_path(&self) -> PathBuf {
         self.block_file.clone().unwrap_or_else(|| self.directory.join(BLOCK_FILE_NAME))
-    }
-
-    /// What stands in the directory as long as a restore has not finished there.
-    pub(super) fn unfinished_path(&self) -> PathBuf {
-        self.directory.join(UNFINISHED_NAME)
     }
 }
 

@@ -29,6 +29,7 @@ use super::options::Options;
 use super::staging::record_of;
 use super::{VERSION_MAX, base, lock_directory, log_options, random_u128};
 use crate::blocks::{BlockFile, CheckpointOptions, Commit, Identity, Parent};
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::keyspace::checkpoint::Loader;
 use crate::keyspace::entry::Entry;
@@ -39,6 +40,9 @@ use crate::log::{self, Log, Progress};
 use crate::recovery::Recovery;
 use crate::snapshot::{Lineage, SnapshotFile, read_lineages};
 use crate::version::Version;
+
+/// Name of the mark in a directory whose restore has not finished.
+const UNFINISHED_NAME: &str = "restore.unfinished";
 
 /// Up to where a restore goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,6 +216,19 @@ pub fn restore(options: &Options, request: &RestoreRequest, progress: &dyn Fn(Re
     };
     new.write(&keyspace, progress)?;
     Ok(Restored { store_id, past, cut, version: end.version, records: end.records, entries })
+}
+
+/// Whether `directory` may hold a store: not when a restore into it broke off.
+///
+/// # Errors
+/// `RestoreUnfinished`, `Io`.
+pub fn check_no_unfinished_restore(disk: &dyn Disk, directory: &Path) -> Result<()> {
+    let mark = directory.join(UNFINISHED_NAME);
+    match disk.open_read_only(&mark) {
+        Ok(_) => Err(Error::RestoreUnfinished { path: directory.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(Error::io("open", &mark, source)),
+    }
 }
 
 /// Refuses a place where something is already.
@@ -484,7 +501,7 @@ struct NewStore<'a> {
 impl NewStore<'_> {
     fn write(&self, keyspace: &Keyspace, progress: &dyn Fn(RestoreProgress)) -> Result<()> {
         let (disk, directory) = (&*self.options.disk, &self.options.directory);
-        let unfinished = self.options.unfinished_path();
+        let unfinished = directory.join(UNFINISHED_NAME);
         let mark = disk.create(&unfinished).map_err(|source| Error::io("create", &unfinished, source))?;
         mark.sync_data().map_err(|source| Error::io("sync", &unfinished, source))?;
         disk.sync_directory(directory).map_err(|source| Error::io("sync", directory, source))?;
