@@ -198,7 +198,10 @@ def test_a_mistake_of_yesterday_is_undone_by_time_and_by_version(make_node, tmp_
         figures = client.info("persistence")
         assert figures["archive_enabled"] == 1 and figures["archive_last_error"] == ""
     node.terminate()
-    assert list(archive.glob("*.log"))
+    files = sorted(archive.glob("*.log"))
+    assert len(files) > 3
+    checked = subprocess.run([nodes.KV_SERVER, "--check", str(archive)], capture_output=True, check=False)
+    assert checked.returncode == OK and b"sound" in checked.stdout, checked.stderr
     for target in (("--to-time", before), ("--to-version", last)):
         copy = restored(make_node, path, "--archive-dir", archive, *target)
         with copy.client() as client:
@@ -206,6 +209,18 @@ def test_a_mistake_of_yesterday_is_undone_by_time_and_by_version(make_node, tmp_
     copy = restored(make_node, path, "--archive-dir", archive)
     with copy.client() as client:
         assert client.keys() == [b"after"]
+    # A file of the archive that is missing or rotten is named, and nothing is skipped.
+    middle = files[2].read_bytes()
+    for spoilt in (middle[:50_000] + bytes([middle[50_000] ^ 1]) + middle[50_001:], None):
+        if spoilt is None:
+            files[2].unlink()
+        else:
+            files[2].write_bytes(spoilt)
+        done = restore(tmp_path / "data", path, "--archive-dir", archive, "--to-time", before)
+        named = files[2] if spoilt else files[1]
+        assert done.returncode in (FAILED, DAMAGED) and str(named).encode() in done.stderr, done.stderr
+        checked = subprocess.run([nodes.KV_SERVER, "--check", str(archive)], capture_output=True, check=False)
+        assert checked.returncode == DAMAGED and str(named).encode() in checked.stderr
 
 
 def test_targets_out_of_reach_are_refused_with_what_can_be_reached(make_node, tmp_path):

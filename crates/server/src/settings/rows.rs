@@ -119,7 +119,7 @@ rows! {
         /// Size of a block of a new block file: a power of two from 4kb to 64kb.
         block_size: u64 = "4096", "block-size", bytes(4 * KB, 64 * KB), Start;
         /// Directory that finished log files are copied to before they are given up, and that a restore reads; empty for none.
-        archive_dir: PathBuf = "", "archive-dir" also [Alias::of("archive_dir")], Kind::Path, Start;
+        archive_dir: PathBuf = "", "archive-dir", Kind::Path, Start;
         /// Seconds after which archived log files are removed, counted from their last write; 0 keeps them.
         archive_keep_time: u64 = "0", "archive-keep-time", integer(0, 10_000_000_000), Start;
         /// Bytes of archived log files beyond which the oldest are removed; 0 keeps them.
