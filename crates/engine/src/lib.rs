@@ -36,6 +36,7 @@ pub mod keyspace;
 pub mod limits;
 pub mod log;
 mod recovery;
+pub mod snapshot;
 mod store;
 mod time;
 mod version;
@@ -44,6 +45,7 @@ pub use error::{Error, Result};
 pub use exec::Durability;
 pub use store::{
     Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, OnFailure, Options,
-    ScrubStatistics, Statistics, Store, StoreCheck, check_store, inspect_block_file,
+    RestoreError, RestoreProgress, RestoreRequest, Restored, ScrubStatistics, Statistics, Store, StoreCheck, Target,
+    check_no_unfinished_restore, check_store, inspect_block_file, restore,
 };
 pub use version::Version;

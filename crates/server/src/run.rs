@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bowline::blocks::{FileSize, Geometry};
+use bowline::log::ArchiveOptions;
 use bowline::{CheckpointPolicy, Durability, Error, Options, Store};
 
 use crate::net::accept::Acceptor;
@@ -118,7 +119,7 @@ fn open_doors(settings: &Settings) -> Result<(Vec<Listening>, Option<SocketFile>
 }
 
 /// The engine's options of these settings.
-fn options(settings: &Settings, process: &Process) -> Options {
+pub(crate) fn options(settings: &Settings, process: &Process) -> Options {
     let bytes = |wanted: u64| usize::try_from(wanted).unwrap_or(usize::MAX);
     let mut options = Options::new(settings.data_directory());
     options.log_directory = Some(settings.log_directory());
@@ -131,6 +132,7 @@ fn options(settings: &Settings, process: &Process) -> Options {
         },
     };
     options.checkpoints = checkpoint_policy(settings);
+    options.archive = archive(settings);
     options.scrub_bytes_per_second = settings.scrub_rate;
     options.durability = level(settings.durability);
     options.segments = settings.num_segments as usize;
@@ -145,6 +147,16 @@ fn options(settings: &Settings, process: &Process) -> Options {
         process.end_now(&Exit::StorageFailed(format!("{error}; the server ends, nothing acknowledged is lost")))
     }));
     options
+}
+
+/// Where finished log files go.
+fn archive(settings: &Settings) -> Option<ArchiveOptions> {
+    let seconds = settings.archive_keep_time;
+    settings.archive_directory().map(|directory| ArchiveOptions {
+        directory,
+        keep_for: (seconds > 0).then(|| Duration::from_secs(seconds)),
+        keep_bytes: Some(settings.archive_keep_size).filter(|bytes| *bytes > 0),
+    })
 }
 
 /// When checkpoints are written.
@@ -188,7 +200,9 @@ fn open_store(server: &Server, process: &Process, end: &dyn Fn()) -> Result<Stor
     let opened = Store::open_watched(options(&server.settings.current(), process), &progress);
     let store = opened.map_err(|error| match error {
         Error::Locked { .. } => Exit::Locked(error.to_string()),
-        Error::Corrupt { .. } | Error::FormatTooNew { .. } => Exit::Damaged(error.to_string()),
+        Error::Corrupt { .. } | Error::FormatTooNew { .. } | Error::RestoreUnfinished { .. } => {
+            Exit::Damaged(error.to_string())
+        }
         _ => Exit::StartFailed(error.to_string()),
     })?;
     let statistics = store.statistics();

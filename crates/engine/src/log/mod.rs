@@ -67,6 +67,7 @@ use self::room::{NoRoom, Room};
 use self::statistics::Counters;
 pub use self::statistics::LogStatistics;
 use self::survey::Survey;
+pub(crate) use self::survey::read_up_to;
 pub use self::threads::{LogThreads, spawn};
 pub use self::waiters::Listener;
 use self::waiters::{Listeners, Signal, Waiters};

@@ -111,7 +111,7 @@ impl Background {
     }
 }
 
-fn close_by_hand(log: &Log, (writer, files): &mut (LogWriter, FilePreparer), now: Duration) -> Result<()> {
+pub(super) fn close_by_hand(log: &Log, (writer, files): &mut (LogWriter, FilePreparer), now: Duration) -> Result<()> {
     log.begin_close();
     while !writer.is_closed() {
         if log.is_poisoned() {
@@ -120,6 +120,7 @@ fn close_by_hand(log: &Log, (writer, files): &mut (LogWriter, FilePreparer), now
         let worked = [writer.step(now), files.step()].contains(&Step::Worked);
         assert!(worked || writer.is_closed(), "a log that is closing makes progress");
     }
+    files.finish_archive();
     Ok(())
 }
 

@@ -72,7 +72,7 @@ pub struct CheckpointStatistics {
 /// The block file and who brings it forward.
 pub(super) struct Checkpoints {
     pub(super) path: PathBuf,
-    file: Mutex<BlockFile>,
+    pub(super) file: Mutex<BlockFile>,
     state: Mutex<State>,
     /// A running checkpoint is given up: the store is closing.
     abandoned: AtomicBool,

@@ -17,7 +17,9 @@ mod batch;
 mod check;
 mod checkpoints;
 mod options;
+mod restore;
 mod scrub;
+mod snapshots;
 mod staging;
 
 pub use api::{EntryInfo, Iter};
@@ -25,6 +27,9 @@ pub use batch::Batch;
 pub use check::{BlockFileCheck, StoreCheck, check_store, inspect_block_file};
 pub use checkpoints::{Between, CheckpointPolicy, CheckpointStatistics};
 pub use options::{OnFailure, Options};
+pub use restore::{
+    RestoreError, RestoreProgress, RestoreRequest, Restored, Target, check_no_unfinished_restore, restore,
+};
 pub use scrub::ScrubStatistics;
 
 use crate::apply::Freed;
@@ -34,6 +39,7 @@ use crate::error::Error;
 use crate::exec::Durability;
 use crate::keyspace::{Hold, Keyspace, SegmentSet};
 use crate::limits::{EXPIRE_SLICE, EXPIRE_SLICE_BYTES, LOG_MARK_AFTER, LOG_RESERVE_BYTES, VALUE_BYTES_MAX};
+use crate::log::format::STORE_ID_BYTES;
 use crate::log::{self, Admission, Log, LogOptions, LogStatistics, RoomClass};
 use crate::recovery::Recovery;
 use crate::time::StoreTime;
@@ -123,16 +129,17 @@ impl Store {
         let disk = options.disk.clone();
         disk.create_directory(directory).map_err(|source| Error::io("create", directory, source))?;
         let directory_lock = lock_directory(&*disk, directory)?;
-        let log_directory = options.log_directory.clone().unwrap_or_else(|| directory.join("log"));
-        let block_file = options.block_file.clone().unwrap_or_else(|| directory.join(BLOCK_FILE_NAME));
-        let base = Base::open(&options, &block_file, &log_directory)?;
+        restore::check_no_unfinished_restore(&*disk, directory)?;
+        let log_directory = options.log_path();
+        let base = Base::open(&options, &options.block_path(), &log_directory)?;
         let seed = u128::from_le_bytes(base.identity.hash_seed);
         let keyspace = Arc::new(Keyspace::new(options.segments, seed, options.entries_per_segment));
         base.load(&keyspace, options.threads, progress)?;
         let mut recovery = Recovery::new(keyspace.clone(), base.cut(), options.threads);
-        let log_options = log_options(&options, log_directory.clone(), &base);
+        let log_options = log_options(&options, base.identity.store_id, base.version_floor);
         let (log, writer, files, recovered) = Log::open(log_options, &mut |frame| recovery.replay(frame), progress)?;
         let is_clean = recovery.finish()? == 0;
+        snapshots::note_origin(&options, &base, recovered.last_version);
         if recovered.last_version > VERSION_MAX {
             let what = "its versions are beyond any time; it cannot be continued";
             return Err(Error::Corrupt { path: log_directory, offset: 0, what });
@@ -462,9 +469,6 @@ impl Shared {
     }
 }
 
-/// Name of the block file, unless the options name another.
-const BLOCK_FILE_NAME: &str = "store.blocks";
-
 /// The last version from which there is a way up: far beyond any date.
 const VERSION_MAX: Version = Version(u64::MAX >> 1);
 
@@ -474,20 +478,20 @@ fn one(segment: usize) -> SegmentSet {
     set
 }
 
-fn log_options(options: &Options, directory: PathBuf, base: &Base) -> LogOptions {
+fn log_options(options: &Options, store_id: [u8; STORE_ID_BYTES], version_floor: Version) -> LogOptions {
     let on_failure = options.on_failure.clone();
     LogOptions {
-        directory,
+        directory: options.log_path(),
         file_bytes: options.log_file_bytes,
         buffer_bytes_max: options.log_buffer_bytes,
         reserve_bytes: LOG_RESERVE_BYTES,
         background_sync: options.durability.background_sync(),
-        version_floor: base.version_floor,
+        version_floor,
         mark_after: LOG_MARK_AFTER,
-        store_id: base.identity.store_id,
+        store_id,
         disk: options.disk.clone(),
         clock: options.clock.clone(),
-        archive: None,
+        archive: options.archive.clone(),
         on_failure: on_failure.map(|report| -> log::OnFailure { Box::new(move |error| report(error)) }),
     }
 }

@@ -235,6 +235,7 @@ fn log_and_recovery(server: &Server, store: &bowline::Statistics, out: &mut Stri
     line(out, "recovered_bytes", recovered.bytes);
     line(out, "recovered_torn_bytes_cut", recovered.torn_bytes_cut);
     super::info_log::lines(&store.log, out);
+    super::info_archive::lines(server, &store.log, out);
 }
 
 fn statistics(figures: &Figures<'_>, out: &mut String) {
