@@ -312,6 +312,10 @@ impl Run<'_, '_> {
         }
         shared.checkpoints.segments_done.store(0, Relaxed);
         let (cut, version, position) = cut(&shared);
+        let newest = file.superblock();
+        // At the version of the one before, replay begins where that one's does: each of the two superblocks then leads
+        // to the same state, and a log that begins later always means that everything was emptied.
+        let position = if version == newest.cut { newest.log_position } else { position };
         let touched = shared.keyspace.touched_bytes();
         let mut written = self.write(file, &cut, version, position);
         if written.is_ok() {
