@@ -315,9 +315,9 @@ impl Run<'_, '_> {
         let newest = file.superblock();
         // At the version of the one before, replay begins where that one's does: each of the two superblocks then leads
         // to the same state, and a log that begins later always means that everything was emptied.
-        let position = if version == newest.cut { newest.log_position } else { position };
+        let replay_from = if version == newest.cut { newest.log_position } else { position };
         let touched = shared.keyspace.touched_bytes();
-        let mut written = self.write(file, &cut, version, position);
+        let mut written = self.write(file, &cut, version, replay_from);
         if written.is_ok() {
             shared.keyspace.published();
             shared.checkpoints.cut.store(version.0, Relaxed);
@@ -332,7 +332,7 @@ impl Run<'_, '_> {
             Err(_) => {}
         }
         if written.is_ok() {
-            shared.log.note_checkpoint(log::Checkpoint { version, position });
+            shared.log.note_checkpoint(log::Checkpoint { version, position: replay_from });
             if let Err(error) = self.store.wait_for_note(version) {
                 written = Err(error);
             }
