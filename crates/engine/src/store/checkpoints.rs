@@ -9,7 +9,7 @@
 //! again, and an older superblock is known to be damage. What fails for want of room is tried again later, and what was
 //! taken is dirty again; every other failure to write or sync stops the store.
 //!
-//! Not here: the exact cut (`keyspace::checkpoint`), the bytes (`blocks`), what a restart makes of it (`opening`).
+//! Not here: the exact cut (`keyspace::checkpoint`), the bytes (`blocks`), what a restart makes of it (`base`).
 
 use std::io;
 use std::path::PathBuf;
@@ -24,10 +24,11 @@ use parking_lot::{Mutex, MutexGuard};
 use super::backlog::Limits;
 use super::staging::{Staging, record_of};
 use super::{Shared, Store, base};
-use crate::blocks::{BlockFile, Checkpoint, CheckpointOptions, Commit, KeyHashes, Published};
+use crate::blocks::{BlockFile, Checkpoint, CheckpointOptions, Commit, KeyHashes, Published, Record};
 use crate::error::{Error, Result};
 use crate::keyspace::SegmentSet;
 use crate::keyspace::checkpoint::{Cut, LargeEntry, Taken};
+use crate::keyspace::entry::Value;
 use crate::keyspace::hash::KeyHasher;
 use crate::limits::{
     CHECKPOINT_LOG_FACTOR, CHECKPOINT_PART_BYTES, CHECKPOINT_REMOVAL_BYTES, CHECKPOINT_RETRY, CHECKPOINT_SLICE,
@@ -311,8 +312,12 @@ impl Run<'_, '_> {
         }
         shared.checkpoints.segments_done.store(0, Relaxed);
         let (cut, version, position) = cut(&shared);
+        let newest = file.superblock();
+        // At the version of the one before, replay begins where that one's does: each of the two superblocks then leads
+        // to the same state, and a log that begins later always means that everything was emptied.
+        let replay_from = if version == newest.cut { newest.log_position } else { position };
         let touched = shared.keyspace.touched_bytes();
-        let mut written = self.write(file, &cut, version, position);
+        let mut written = self.write(file, &cut, version, replay_from);
         if written.is_ok() {
             shared.keyspace.published();
             shared.checkpoints.cut.store(version.0, Relaxed);
@@ -327,7 +332,7 @@ impl Run<'_, '_> {
             Err(_) => {}
         }
         if written.is_ok() {
-            shared.log.note_checkpoint(log::Checkpoint { version, position });
+            shared.log.note_checkpoint(log::Checkpoint { version, position: replay_from });
             if let Err(error) = self.store.wait_for_note(version) {
                 written = Err(error);
             }
@@ -409,10 +414,10 @@ impl Run<'_, '_> {
     /// Writes a value part by part, each copied in a short hold. One that is handed over meanwhile comes again.
     fn write_large(&mut self, checkpoint: &mut Checkpoint<'_>, large: &LargeEntry) -> Result<()> {
         let shared = Arc::clone(&self.store.shared);
-        let record = crate::blocks::Record {
+        let record = Record {
             database: large.database,
             key: &large.key,
-            value: crate::keyspace::entry::Value::Bytes(&[]),
+            value: Value::Bytes(&[]),
             version: large.version,
             created: large.created,
             expire_at: large.expire_at,

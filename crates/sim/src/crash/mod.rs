@@ -63,6 +63,9 @@ pub enum Problem {
     /// The store does not open although nothing but the power failed.
     #[error("the store does not open after a power cut: {0}")]
     Refused(bowline::Error),
+    /// A checkpoint found damage although nothing but the power failed.
+    #[error("a checkpoint found damage: {0}")]
+    Damaged(bowline::Error),
     /// Nothing failed, and still the log makes no progress.
     #[error("the log makes no progress although no call fails: {0}")]
     Stuck(&'static str),
