@@ -3,7 +3,7 @@
 //!
 //! Method: a store with an archive, backed up in the middle of its life. Restored into an empty directory, with the power
 //! cut (or the disk failing) at storage call k, for every k; then the directory is opened on several disks that may be
-//! left. Replay: the message names the call and the seed.
+//! left. Replay: SEED=<n> cargo test -p bowline-sim --test restore; `SEEDS=<count>` for more than the everyday few.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +24,23 @@ const NOW_MS: u64 = 1_800_000_000_000;
 const RESTORED: &str = "/new/store";
 const BACKUP: &str = "/backup/base.bowline";
 const ARCHIVE: &str = "/archive";
+/// Disks that may be left by each power cut, everyday.
 const IMAGES: u64 = 6;
+/// Lives that are restored from, everyday.
+const LIVES: u64 = 12;
+
+fn number_from_environment(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// `SEED=<n>` for one seed, `SEEDS=<count>` for more than the everyday `count`.
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    match number_from_environment("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number_from_environment("SEEDS").unwrap_or(count),
+    }
+}
 
 type Contents = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -132,7 +148,7 @@ fn a_restore_cut_off_at_any_storage_call_serves_nothing_half_done() {
     let before = whole.calls();
     run(&whole, version).expect("restored");
     let calls = whole.calls() - before;
-    for seed in 0..IMAGES {
+    for seed in seeds(IMAGES) {
         let after = whole.power_cut(&mut Random::new(seed));
         assert!(matches!(look(&after, &expected, "a power cut after the end"), Found::Complete));
     }
@@ -141,9 +157,9 @@ fn a_restore_cut_off_at_any_storage_call_serves_nothing_half_done() {
         let disk = prepared.process_killed();
         disk.crash_at(disk.calls() + call);
         run(&disk, version).expect_err("the power went");
-        for seed in 0..IMAGES {
+        for seed in seeds(IMAGES) {
             let what = format!("power cut at call {call} of {calls}, seed {seed}");
-            let after = disk.power_cut(&mut Random::new(call * IMAGES + seed));
+            let after = disk.power_cut(&mut Random::for_part(seed, call));
             match look(&after, &expected, &what) {
                 Found::Nothing => nothing += 1,
                 Found::Refused => refused += 1,
@@ -197,7 +213,7 @@ fn a_restore_on_a_disk_that_fails_at_any_call_serves_nothing_half_done() {
 /// model says was there then.
 #[test]
 fn every_moment_after_a_backup_is_restored_as_the_model_knows_it() {
-    for seed in 0..12 {
+    for seed in seeds(LIVES) {
         let mut random = Random::new(seed);
         let (disk, states) = a_life(&mut random);
         let end_ms = states.last().expect("a life").1;
