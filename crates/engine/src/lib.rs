@@ -42,8 +42,9 @@ mod version;
 
 pub use error::{Error, Result};
 pub use exec::Durability;
+pub use keyspace::EvictionPolicy;
 pub use store::{
-    Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, OnFailure, Options,
-    Statistics, Store, StoreCheck, check_store, inspect_block_file,
+    Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, MemoryGauge, MemoryLimit,
+    MemoryStatistics, OnFailure, Options, Statistics, Store, StoreCheck, check_store, inspect_block_file,
 };
 pub use version::Version;

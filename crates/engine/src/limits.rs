@@ -21,6 +21,16 @@ pub const GROUP_BYTES_MAX: usize = 64 * 1024;
 /// Most expired entries removed in one hold by the background: other commands of the segment wait that long.
 pub const EXPIRE_SLICE: usize = 64;
 
+/// Most entries evicted in one hold: each takes a look at some 16 others, so this is about ten microseconds.
+pub const EVICT_SLICE: usize = 8;
+
+/// Holds in which a write evicts before it runs itself while memory is over its limit. Reached: the write runs once it has
+/// made as much room as it takes, and the background evicts the rest.
+pub const EVICT_SLICES: usize = 8;
+
+/// How often the allocator is asked how much memory is in use. What is written in between is counted by the tables.
+pub const MEMORY_LOOK: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// An entry of this size or more is freed in the background, bytes: returning its pages takes the kernel a while.
 pub const FREE_LATER_BYTES: usize = 64 * 1024;
 

@@ -5,6 +5,7 @@
 
 use super::database::DatabaseId;
 use super::entry::{CREATED_UNKNOWN, Entry, EntryRef, Value};
+use super::eviction::Hands;
 use super::hash::KeyHasher;
 use super::mark::Mark;
 use super::pass::Pass;
@@ -22,6 +23,10 @@ pub struct Segment {
     counters: Arc<Counters>,
     /// Version of the newest removal in this segment: what a reply that says "not there" depends on.
     pub newest_removal: Version,
+    /// Where eviction goes on: the place of a table among `tables`.
+    pub(super) evict_from: usize,
+    /// What `bytes` was when the keyspace was last told.
+    pub(super) bytes_told: usize,
     /// Version of the newest SWAPDB: what a reply about an entry that was found depends on, beside the entry itself.
     pub newest_exchange: Version,
 }
@@ -32,6 +37,8 @@ impl Segment {
             tables: Vec::new(),
             detached: Vec::new(),
             counters,
+            evict_from: 0,
+            bytes_told: 0,
             newest_removal: Version::ZERO,
             newest_exchange: Version::ZERO,
         }
@@ -84,6 +91,12 @@ impl Segment {
         self.tables.iter().find_map(|(id, table)| table.due(now_ms).map(|key| (*id, key)))
     }
 
+    /// Bytes that the tables and their entries take.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        self.tables.iter().chain(&self.detached).map(|(_, table)| table.bytes()).sum()
+    }
+
     /// The earliest expiry of any entry here, milliseconds; `u64::MAX` when none expires.
     pub fn deadline(&self) -> u64 {
         self.tables.iter().map(|(_, table)| table.deadline()).min().unwrap_or(u64::MAX)
@@ -110,11 +123,15 @@ pub struct Put<'a> {
     pub expire_at: Option<u64>,
 }
 
+/// What a place in the expiry order takes: 16 bytes in a node that is about two thirds full.
+const EXPIRY_BYTES: usize = 24;
+
 /// The entries of one database in one segment, with the order in which they expire.
 pub struct DatabaseTable {
     pub(super) table: Table,
     /// (expiry in milliseconds, hash) of every entry that expires.
-    expiry: BTreeSet<(u64, u64)>,
+    pub(super) expiry: BTreeSet<(u64, u64)>,
+    pub(super) hands: Hands,
     pub(super) tracking: Tracking,
     pub(super) pass: Pass,
 }
@@ -124,6 +141,7 @@ impl DatabaseTable {
         DatabaseTable {
             table: Table::with_room(room),
             expiry: BTreeSet::new(),
+            hands: Hands::default(),
             tracking: Tracking::new(counters),
             pass: Pass::None,
         }
@@ -132,6 +150,12 @@ impl DatabaseTable {
     /// The entries, to look at.
     pub fn entries(&self) -> &Table {
         &self.table
+    }
+
+    /// Bytes that the entries, the table and the order of expiry take; what checkpoints keep is not counted here.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.table.entry_bytes() + self.table.table_bytes() + self.expiry.len() * EXPIRY_BYTES
     }
 
     /// Number of entries that have an expiry.
@@ -192,7 +216,9 @@ impl DatabaseTable {
                 entry.set_version(version);
                 return None;
             }
-            Some(std::mem::replace(entry, Entry::new(key, value, version, created, expire_at)))
+            let mut new = Entry::new(key, value, version, created, expire_at);
+            new.take_uses_of(entry.borrow());
+            Some(std::mem::replace(entry, new))
         });
         self.note_expiry(hash, before, expire_at);
         Ok(replaced)
@@ -275,7 +301,9 @@ impl DatabaseTable {
                     entry.set_expire_at(at);
                 }
             } else {
-                *entry = Entry::new(now.key(), now.value(), version, now.created(), expire_at);
+                let mut new = Entry::new(now.key(), now.value(), version, now.created(), expire_at);
+                new.take_uses_of(now);
+                *entry = new;
             }
             entry.set_version(version);
         });
@@ -377,7 +405,9 @@ impl DatabaseTable {
 #[inline(never)]
 fn put_over_cut(mut found: EntryMut<'_>, tracking: &mut Tracking, hash: u64, put: &Put<'_>) {
     let (mark, created) = (found.mark(), found.get().created());
-    let old = found.replace(Entry::new(put.key, put.value, put.version, created, put.expire_at));
+    let mut new = Entry::new(put.key, put.value, put.version, created, put.expire_at);
+    new.take_uses_of(found.get());
+    let old = found.replace(new);
     found.set_mark(tracking.changed(mark));
     tracking.hand_over(hash, old, mark);
 }
