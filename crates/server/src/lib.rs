@@ -4,6 +4,7 @@ pub mod check;
 pub mod commands;
 pub mod inspect;
 pub mod loading;
+pub mod memory;
 pub mod metrics;
 pub mod net;
 pub mod process;

@@ -150,8 +150,16 @@ impl Executor {
             match room_in_memory(&store, unit, needs.room) {
                 MemoryRoom::Enough => {}
                 MemoryRoom::Wait => return TransactionEnd::Room,
-                MemoryRoom::Exhausted if as_array => return refuse(&format!("{OUT_OF_MEMORY_ABORT}{OUT_OF_MEMORY}")),
-                MemoryRoom::Exhausted => return refuse(OUT_OF_MEMORY),
+                MemoryRoom::Exhausted => {
+                    unit.iter()
+                        .take(1)
+                        .for_each(|first| self.told.note_failure(first.command, OUT_OF_MEMORY.as_bytes()));
+                    return refuse(&if as_array {
+                        OUT_OF_MEMORY_ABORT.to_owned() + OUT_OF_MEMORY
+                    } else {
+                        OUT_OF_MEMORY.to_owned()
+                    });
+                }
             }
             match admit(&store, needs.room, class) {
                 Admission::Admitted => {}

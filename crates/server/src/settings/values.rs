@@ -355,6 +355,16 @@ pub enum BytesOrPercent {
     Percent(u8),
 }
 
+impl BytesOrPercent {
+    /// The bytes, where the whole is `whole`.
+    pub fn of(self, whole: impl FnOnce() -> u64) -> u64 {
+        match self {
+            BytesOrPercent::Bytes(bytes) => bytes,
+            BytesOrPercent::Percent(percent) => whole() / 100 * u64::from(percent),
+        }
+    }
+}
+
 impl Value for BytesOrPercent {
     fn parse(text: &str, _: &Kind) -> Result<Self, Problem> {
         let Some(share) = text.strip_suffix('%') else {
