@@ -71,10 +71,17 @@ pub(super) struct Memory {
     beyond: AtomicIsize,
     /// Bytes given to the background to be freed and not free yet.
     pub(super) freeing: Arc<AtomicUsize>,
+    turn: Turn,
+    thread: OnceLock<Thread>,
+}
+
+/// What every eviction writes, away from what every command reads.
+#[derive(Default)]
+#[repr(align(128))]
+struct Turn {
     next_segment: AtomicUsize,
     randoms: AtomicU64,
     evicted: AtomicU64,
-    thread: OnceLock<Thread>,
 }
 
 impl Memory {
@@ -87,9 +94,7 @@ impl Memory {
             policy: AtomicU8::new(limit.policy as u8),
             beyond: AtomicIsize::new(0),
             freeing: Arc::default(),
-            next_segment: AtomicUsize::new(0),
-            randoms: AtomicU64::new(0),
-            evicted: AtomicU64::new(0),
+            turn: Turn::default(),
             thread: OnceLock::new(),
         }
     }
@@ -129,7 +134,7 @@ impl Store {
         MemoryStatistics {
             used: self.used_memory(),
             limit: MemoryLimit { bytes: memory.limit.load(Relaxed), policy: self.eviction_policy() },
-            evicted: memory.evicted.load(Relaxed),
+            evicted: memory.turn.evicted.load(Relaxed),
         }
     }
 
@@ -232,7 +237,7 @@ impl Store {
             EvictionPolicy::VolatileTtl => {
                 (0..keyspace.segment_count()).min_by_key(|segment| keyspace.deadline(*segment)).unwrap_or(0)
             }
-            _ => self.shared.memory.next_segment.fetch_add(1, Relaxed) % keyspace.segment_count(),
+            _ => self.shared.memory.turn.next_segment.fetch_add(1, Relaxed) % keyspace.segment_count(),
         };
         if policy.only_expiring() && keyspace.deadline(segment) == u64::MAX {
             return Ok(0);
@@ -260,14 +265,14 @@ impl Store {
         let mut pending = Pending::default();
         let mut hold = self.shared.keyspace.hold(SegmentSet::EMPTY, one(segment));
         let mut context = self.context(now_ms);
-        context.random = self.shared.keyspace.hash(&memory.randoms.fetch_add(1, Relaxed).to_le_bytes());
+        context.random = self.shared.keyspace.hash(&memory.turn.randoms.fetch_add(1, Relaxed).to_le_bytes());
         let mut change = Change { hold: &mut hold, context: &mut context, pending: &mut pending };
         let (evicted, freed, next) = change.evict(segment, policy, (EVICT_SLICE, wanted, room));
         let appended = self.append(&mut hold, &mut pending, now_ms).1;
         drop(hold);
         self.shared.log.settle(room, appended);
         self.free_in_background(pending.freed);
-        memory.evicted.fetch_add(evicted as u64, Relaxed);
+        memory.turn.evicted.fetch_add(evicted as u64, Relaxed);
         Ok((freed, next))
     }
 
