@@ -2,7 +2,7 @@
 that any policy could do (Belady: evict what is used again last, knowing the future; a key that is not used again is not kept).
 
 The client reads a key and, when it is not there, writes it: 100,000 keys, a cache of 10,000. Every server gets the limit
-with which it holds just so many keys of 1 KiB, found by filling it. Reads are STRLEN, which counts as a use in both servers
+with which it holds just so many keys of 1 KiB; it is followed up, as other things in memory change. Reads are STRLEN, which counts as a use in both servers
 and answers without the value. Traces: zipf with exponent s, the keys in random order; "+ scan" puts a pass over keys that
 are read once in 100,000 requests between each two pieces, a third of all requests.
 
@@ -24,6 +24,7 @@ from servers import Bowline, Redis, Server
 KEYS = 100_000
 CACHE_KEYS = 10_000
 VALUE = b"v" * 1024
+BYTES_PER_KEY = 1200
 BATCH = 64
 TRACES = ["zipf:0.8", "zipf:0.99", "zipf:1.2", "scan:0.8", "scan:0.99", "scan:1.2"]
 OURS = ["allkeys-lru", "allkeys-lfu", "allkeys-random"]
@@ -75,6 +76,7 @@ class Cache:
         self.connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
+        self.limit = 0
 
     def answers(self, request: bytes, count: int) -> list[bytes]:
         """Sends a request and reads so many answers of one line."""
@@ -105,25 +107,28 @@ class Cache:
         if wrong:
             raise RuntimeError(f"a write was refused: {wrong[0]!r}")
 
-    def limit_to(self, wanted: int) -> int:
-        """Finds the maxmemory with which the server holds `wanted` keys, sets it and returns the keys that it then held."""
-        bytes_per_key, limit, fresh = 1200, wanted * 1200, 10_000_000
+    def hold(self, wanted: int):
+        """Moves maxmemory by what is missing of `wanted` keys, or too much."""
+        self.limit += (wanted - self.keys()) * BYTES_PER_KEY // 2
+        self.ask("CONFIG", "SET", "maxmemory", self.limit)
+
+    def limit_to(self, wanted: int):
+        """Finds about the maxmemory with which the server holds `wanted` keys."""
+        self.limit, fresh = 2 * wanted * BYTES_PER_KEY, 10_000_000
         for _ in range(12):
-            self.ask("CONFIG", "SET", "maxmemory", limit)
             for start in range(fresh, fresh + 2 * wanted, BATCH):
                 self.write(range(start, start + BATCH))
             fresh += 2 * wanted
-            held = self.keys()
-            if abs(held - wanted) <= wanted // 200:
-                break
-            limit += (wanted - held) * bytes_per_key
-        self.ask("FLUSHALL")
-        return held
+            self.hold(wanted)
 
-    def replay(self, asked: list[int], counted_from: int) -> float:
-        """Reads every key and writes the missing; returns the hit ratio from `counted_from` on."""
-        hits = 0
+    def replay(self, asked: list[int], counted_from: int) -> tuple[float, float]:
+        """Reads every key and writes the missing; returns the hit ratio and the mean number of keys from `counted_from` on.
+        The limit follows what else the server has in memory, so that the number of keys stays the same."""
+        hits, held = 0, []
         for start in range(0, len(asked), BATCH):
+            if start % (BATCH * 100) == 0 and self.keys() > CACHE_KEYS * 9 // 10:
+                self.hold(CACHE_KEYS)
+                held.append(self.keys() if start >= counted_from else 0)
             batch = asked[start:start + BATCH]
             request = b"".join(b"*2\r\n$6\r\nSTRLEN\r\n$12\r\n%012d\r\n" % key for key in batch)
             found = self.answers(request, len(batch))
@@ -133,7 +138,8 @@ class Cache:
                 # A key that is missing twice in a batch would have been there the second time.
                 hits += sum(answer != b":0" for answer in found)
                 hits += sum(answer == b":0" for answer in found) - len(missing)
-        return hits / (len(asked) - counted_from)
+        held = [keys for keys in held if keys]
+        return hits / (len(asked) - counted_from), sum(held) / max(len(held), 1)
 
 
 def measure(base: Path, kinds: list[str], requests: int, ours: list[str], theirs: list[str]) -> dict[str, dict[str, float]]:
@@ -149,12 +155,12 @@ def measure(base: Path, kinds: list[str], requests: int, ours: list[str], theirs
             server.start()
             cache = Cache(server)
             cache.ask("CONFIG", "SET", "maxmemory-policy", policy)
-            held = cache.limit_to(CACHE_KEYS)
+            cache.limit_to(CACHE_KEYS)
             for kind, asked in traces.items():
                 cache.ask("FLUSHALL")
-                ratios[kind][f"{name} {policy}"] = cache.replay(asked, counted_from)
-                print(f"{name} {policy}: {kind}: {ratios[kind][f'{name} {policy}']:.4f} with {cache.keys()} keys"
-                      f" ({held} when it was filled)", file=sys.stderr, flush=True)
+                ratio, held = cache.replay(asked, counted_from)
+                ratios[kind][f"{name} {policy}"] = ratio
+                print(f"{name} {policy}: {kind}: {ratio:.4f} with {held:.0f} keys", file=sys.stderr, flush=True)
         finally:
             server.remove()
     return ratios

@@ -31,6 +31,9 @@ pub const EVICT_SLICES: usize = 8;
 /// How often the allocator is asked how much memory is in use. What is written in between is counted by the tables.
 pub const MEMORY_LOOK: std::time::Duration = std::time::Duration::from_millis(100);
 
+/// The same while memory is at its limit, so that what clients and buffers gave back is not evicted for.
+pub const MEMORY_LOOK_AT_LIMIT: std::time::Duration = std::time::Duration::from_millis(10);
+
 /// An entry of this size or more is freed in the background, bytes: returning its pages takes the kernel a while.
 pub const FREE_LATER_BYTES: usize = 64 * 1024;
 

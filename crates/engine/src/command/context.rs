@@ -380,6 +380,8 @@ impl Change<'_, '_, '_> {
             if self.pending.effects.len() + needed > room {
                 return (evicted, freed, Some(needed));
             }
+            let hash = self.hold.keyspace().hash(&key);
+            self.hold.segment_mut(segment).note_evicted(database, hash, policy);
             self.on_key(Effect::Delete { database, key: &key });
             evicted += 1;
             freed += bytes;

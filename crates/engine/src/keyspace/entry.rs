@@ -342,9 +342,15 @@ impl Entry {
         entry
     }
 
+    /// Lets a new entry begin with some uses.
+    pub(super) fn set_uses(&mut self, uses: u8) {
+        let flags = self.flags_mut();
+        *flags = *flags & !(USES_MAX << USES_SHIFT) | uses.min(USES_MAX) << USES_SHIFT;
+    }
+
     /// Takes over how often another entry was used: that of the same key, which this one replaces.
     pub(super) fn take_uses_of(&mut self, other: EntryRef<'_>) {
-        *self.flags_mut() |= other.uses() << USES_SHIFT;
+        self.set_uses(other.uses());
     }
 
     /// Sets the version of the last change.

@@ -11,7 +11,7 @@
 //! round. What is kept of an entry are three bits in its header (`uses` in `entry`), no lists and no times: a read writes
 //! at most one byte, and mostly none. The number of uses grows with the logarithm, so that entries which were used 5 and 50
 //! times are told apart; a new entry begins at 0, so it goes before those that were used twice, and one that is written
-//! and never read goes first. How often uses are forgotten is the only difference between the policies "lru" and "lfu":
+//! and never read goes first. A key that comes back soon after it was evicted is known by a byte (`ghosts`). How often uses are forgotten is the only difference between the policies "lru" and "lfu":
 //! the first follows a working set that moves, the second keeps what was used the most over a long time.
 //!
 //! For the volatile policies the hand goes round in the order of expiry, which has only entries that expire; so the cost
@@ -93,6 +93,9 @@ impl EvictionPolicy {
 const WINDOW: usize = 16;
 /// Buckets that are looked at for a full window, once there is a candidate.
 const BUCKETS_MAX: usize = 256;
+
+/// Uses with which a key begins that comes back soon after it was evicted (`ghosts`): as one that was read twice.
+pub(super) const USES_OF_GHOSTS: u8 = 2;
 
 /// Where eviction goes on in a table.
 #[derive(Default)]
@@ -185,6 +188,13 @@ impl Segment {
             }
         }
         None
+    }
+
+    /// Notes that the key of this hash is evicted.
+    pub(crate) fn note_evicted(&mut self, database: DatabaseId, hash: u64, policy: EvictionPolicy) {
+        if let Some(table) = self.existing_table_mut(database).filter(|_| policy.counts_uses()) {
+            table.ghosts.note(hash, table.table.len());
+        }
     }
 
     /// The place of the table whose turn it is.

@@ -18,6 +18,7 @@ pub mod checkpoint;
 mod database;
 pub mod entry;
 mod eviction;
+mod ghosts;
 pub mod hash;
 mod hold;
 mod mark;

@@ -5,7 +5,8 @@
 
 use super::database::DatabaseId;
 use super::entry::{CREATED_UNKNOWN, Entry, EntryRef, Value};
-use super::eviction::Hands;
+use super::eviction::{Hands, USES_OF_GHOSTS};
+use super::ghosts::Ghosts;
 use super::hash::KeyHasher;
 use super::mark::Mark;
 use super::pass::Pass;
@@ -132,6 +133,7 @@ pub struct DatabaseTable {
     /// (expiry in milliseconds, hash) of every entry that expires.
     pub(super) expiry: BTreeSet<(u64, u64)>,
     pub(super) hands: Hands,
+    pub(super) ghosts: Ghosts,
     pub(super) tracking: Tracking,
     pub(super) pass: Pass,
 }
@@ -142,6 +144,7 @@ impl DatabaseTable {
             table: Table::with_room(room),
             expiry: BTreeSet::new(),
             hands: Hands::default(),
+            ghosts: Ghosts::default(),
             tracking: Tracking::new(counters),
             pass: Pass::None,
         }
@@ -155,7 +158,7 @@ impl DatabaseTable {
     /// Bytes that the entries, the table and the order of expiry take; what checkpoints keep is not counted here.
     #[inline]
     pub fn bytes(&self) -> usize {
-        self.table.entry_bytes() + self.table.table_bytes() + self.expiry.len() * EXPIRY_BYTES
+        self.table.entry_bytes() + self.table.table_bytes() + self.expiry.len() * EXPIRY_BYTES + self.ghosts.bytes()
     }
 
     /// Number of entries that have an expiry.
@@ -194,7 +197,11 @@ impl DatabaseTable {
         let created = if version == Version::MAX { CREATED_UNKNOWN } else { (version.time_ms() / 1000) as u32 };
         let Some(mut found) = self.table.find_mut(hash, key) else {
             let mark = self.tracking.inserted();
-            self.table.insert(hash, Entry::new(key, value, version, created, expire_at), mark, hasher);
+            let mut entry = Entry::new(key, value, version, created, expire_at);
+            if self.ghosts.take(hash) {
+                entry.set_uses(USES_OF_GHOSTS);
+            }
+            self.table.insert(hash, entry, mark, hasher);
             self.note_expiry(hash, None, expire_at);
             return Ok(None);
         };

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
-use super::buffer::PendingFrame;
+use super::buffer::{PendingFrame, memory_of};
 use super::files::{FullFile, Spare};
 use super::format::{
     FLAG_CLOSED, FLAG_MARK, FLAG_RESET, FRAME_HEADER_BYTES, FileHeader, FrameHeader, HEADER_BLOCK_BYTES,
@@ -235,7 +235,10 @@ impl LogWriter {
             return;
         };
         if sync || bytes >= LINGER_BYTES_MAX || now >= since.saturating_add(LINGER) || self.shared.room.is_wanted() {
-            self.queue = buffer.take(&mut self.written_pieces).into();
+            let frames = buffer.take(&mut self.written_pieces);
+            // They stay here, written or not, until the next are taken.
+            self.shared.writer_bytes.store(memory_of(&frames), Relaxed);
+            self.queue = frames.into();
         }
     }
 

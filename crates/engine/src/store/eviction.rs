@@ -5,9 +5,9 @@
 //!       + what entries, tables and notes of checkpoints have grown by since
 //! ```
 //!
-//! The allocator is asked by the thread "eviction" every `MEMORY_LOOK`; the growth since is summed by the segments as their
-//! holds end, so the figure costs a write three loads. Bytes that wait to be written to the log do not count (they are
-//! bounded, and evicting makes more of them), nor what was given to the background to be freed.
+//! The allocator is asked by the thread "eviction" every `MEMORY_LOOK`, and at the limit more often; the growth since is summed by the segments as their
+//! holds end, so the figure costs a write four loads. The buffers of the log do not count (they are bounded, and evicting
+//! fills them), nor what was given to the background to be freed.
 //!
 //! A write that may add data, and finds too little room, evicts first: a few entries in each hold of one segment, each hold
 //! a record of its own in the log. It goes on until there is room, or until it has made as much as it takes itself and has
@@ -19,7 +19,7 @@ use super::{Result, Store, one};
 use crate::command::{Change, Pending};
 use crate::error::Error;
 use crate::keyspace::{EvictionPolicy, SegmentSet};
-use crate::limits::{EVICT_SLICE, EVICT_SLICES, EXPIRE_SLICE_BYTES};
+use crate::limits::{EVICT_SLICE, EVICT_SLICES, EXPIRE_SLICE_BYTES, MEMORY_LOOK_AT_LIMIT};
 use crate::log::{Admission, RoomClass};
 use std::sync::atomic::{AtomicIsize, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -69,6 +69,8 @@ pub(super) struct Memory {
     policy: AtomicU8,
     /// What the gauge said beyond what the store counts itself, when it was last asked.
     beyond: AtomicIsize,
+    /// When a write at the limit asked it, milliseconds of the monotonic clock.
+    looked_at_ms: AtomicU64,
     /// Bytes given to the background to be freed and not free yet.
     pub(super) freeing: Arc<AtomicUsize>,
     turn: Turn,
@@ -93,6 +95,7 @@ impl Memory {
             limit: AtomicUsize::new(limit.bytes),
             policy: AtomicU8::new(limit.policy as u8),
             beyond: AtomicIsize::new(0),
+            looked_at_ms: AtomicU64::new(0),
             freeing: Arc::default(),
             turn: Turn::default(),
             thread: OnceLock::new(),
@@ -179,9 +182,7 @@ impl Store {
 
     #[cold]
     fn evict_for(&self, wanted: usize, limit: usize) -> MemoryRoom {
-        if !self.shared.options.threads {
-            self.look_at_memory();
-        }
+        self.look_at_memory_again();
         let (mut slices, mut freed, mut in_vain) = (0, 0, 0);
         loop {
             let used = self.used_memory();
@@ -283,11 +284,22 @@ impl Store {
         usize::try_from(counted + self.shared.memory.beyond.load(Relaxed)).unwrap_or(0)
     }
 
+    /// Asks the gauge if nobody has for a while: what the data stands aside for may be gone since.
+    fn look_at_memory_again(&self) {
+        let (memory, now) = (&self.shared.memory, self.shared.options.clock.monotonic().as_millis() as u64);
+        let looked_at = memory.looked_at_ms.load(Relaxed);
+        let again_at = looked_at + MEMORY_LOOK_AT_LIMIT.as_millis() as u64;
+        let may_look = now >= again_at || !self.shared.options.threads;
+        if may_look && memory.looked_at_ms.compare_exchange(looked_at, now, Relaxed, Relaxed).is_ok() {
+            self.look_at_memory();
+        }
+    }
+
     /// Asks the gauge, where there is one.
     pub(super) fn look_at_memory(&self) {
         let memory = &self.shared.memory;
         if let Some(gauge) = &memory.gauge {
-            let not_data = memory.freeing.load(Relaxed) + self.shared.log.unwritten_bytes() as usize;
+            let not_data = memory.freeing.load(Relaxed) + self.shared.log.memory_bytes();
             let grown = gauge() as isize - memory.empty as isize - not_data as isize;
             memory.beyond.store(grown - self.shared.keyspace.bytes() as isize, Relaxed);
         }
