@@ -44,7 +44,7 @@ pub use error::{Error, Result};
 pub use exec::Durability;
 pub use keyspace::EvictionPolicy;
 pub use store::{
-    Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, MemoryGauge, MemoryLimit,
-    MemoryStatistics, OnFailure, Options, Statistics, Store, StoreCheck, check_store, inspect_block_file,
+    Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, MemoryGauge, MemoryInUse,
+    MemoryLimit, MemoryStatistics, OnFailure, Options, Statistics, Store, StoreCheck, check_store, inspect_block_file,
 };
 pub use version::Version;

@@ -4,7 +4,7 @@
 
 mod support;
 
-use bowline::{Error, EvictionPolicy, MemoryLimit, Options, Store};
+use bowline::{Error, EvictionPolicy, MemoryInUse, MemoryLimit, Options, Store};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -205,7 +205,8 @@ fn what_the_allocator_says_counts() {
     let in_use = Arc::new(AtomicUsize::new(1_000_000));
     let told = in_use.clone();
     let mut options = limited(directory.path(), 500_000, EvictionPolicy::NoEviction);
-    options.memory_gauge = Some(Arc::new(move || told.load(Ordering::SeqCst)));
+    options.memory_gauge =
+        Some(Arc::new(move || MemoryInUse { allocated: told.load(Ordering::SeqCst), unused_parts: 0 }));
     let store = Store::open(options).expect("a new store");
     assert_eq!(store.memory().used, 0, "what there was before does not count");
     store.put(b"key", b"value").expect("a put");

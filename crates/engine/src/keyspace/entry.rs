@@ -342,6 +342,20 @@ impl Entry {
         entry
     }
 
+    /// Takes an allocation of the same size anew, and gives the old one back.
+    pub(super) fn move_allocation(&mut self) {
+        let layout = self.shape().layout();
+        // SAFETY: the layout has at least HEADER_BYTES bytes.
+        let pointer = unsafe { alloc::alloc(layout) };
+        let Some(pointer) = NonNull::new(pointer) else { alloc::handle_alloc_error(layout) };
+        // SAFETY: both allocations have `layout`, the new one is nobody else's; the old one is given back once.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.0.as_ptr(), pointer.as_ptr(), layout.size());
+            alloc::dealloc(self.0.as_ptr(), layout);
+        }
+        self.0 = pointer;
+    }
+
     /// Lets a new entry begin with some uses.
     pub(super) fn set_uses(&mut self, uses: u8) {
         let flags = self.flags_mut();
@@ -560,6 +574,17 @@ mod tests {
         entry.grow_value(100_000, |_| {});
         assert_eq!((entry.borrow().uses(), entry.borrow().with_key(b"name").borrow().uses()), (2, 2));
         assert_eq!(Entry::new(b"key", Value::Bytes(b"value"), Version(1), 0, None).borrow().uses(), 0);
+    }
+
+    #[test]
+    fn a_moved_entry_is_the_same() {
+        let mut entry = Entry::new(b"key", Value::Bytes(b"value"), Version(3), 4, Some(5));
+        entry.borrow().note_use(|| 0);
+        let before = (entry.borrow().version(), entry.borrow().created(), entry.borrow().uses());
+        entry.move_allocation();
+        let moved = entry.borrow();
+        assert_eq!((moved.version(), moved.created(), moved.uses()), before);
+        assert_eq!((moved.key(), moved.value(), moved.expire_at()), (&b"key"[..], Value::Bytes(b"value"), Some(5)));
     }
 
     #[test]

@@ -101,6 +101,7 @@ pub(super) const USES_OF_GHOSTS: u8 = 2;
 #[derive(Default)]
 pub(super) struct Hands {
     all: TableHand,
+    moved: TableHand,
     /// The last place in the order of expiry.
     expiring: (u64, u64),
 }
@@ -190,6 +191,22 @@ impl Segment {
         None
     }
 
+    /// Gives some entries, about `count`, new allocations. An allocator that fills its oldest pages first, as jemalloc does,
+    /// gets the others free that way. Returns whether all entries of the segment had their turn.
+    pub(crate) fn move_some(&mut self, count: usize) -> bool {
+        let mut moved = 0;
+        while moved < count {
+            let Some((_, table)) = self.tables.get_mut(self.move_from) else {
+                self.move_from = 0;
+                return true;
+            };
+            let (entries, came_round) = table.table.move_bucket(&mut table.hands.moved);
+            moved += entries.max(1);
+            self.move_from += usize::from(came_round);
+        }
+        false
+    }
+
     /// Notes that the key of this hash is evicted.
     pub(crate) fn note_evicted(&mut self, database: DatabaseId, hash: u64, policy: EvictionPolicy) {
         if let Some(table) = self.existing_table_mut(database).filter(|_| policy.counts_uses()) {
@@ -223,3 +240,106 @@ impl Segment {
 
 /// What an entry takes in its table.
 const SLOT_BYTES: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::Value;
+    use super::super::segment::Put;
+    use super::super::{Hold, Keyspace, SegmentSet};
+    use super::*;
+
+    const DATABASE: DatabaseId = DatabaseId(0);
+
+    fn put(hold: &mut Hold<'_>, number: u32, expire_at: Option<u64>) {
+        let key = number.to_le_bytes();
+        let hash = hold.keyspace().hash(&key);
+        let (table, hasher) = hold.table_mut(0, DATABASE);
+        let put = Put { key: &key, value: Value::Bytes(&[7; 20]), version: Version(u64::from(number)), expire_at };
+        assert_eq!(table.put(hash, &put, hasher).map(|replaced| replaced.is_none()), Ok(true));
+    }
+
+    /// Evicts `count` entries as `policy` says and returns their numbers in order.
+    fn evict(hold: &mut Hold<'_>, policy: EvictionPolicy, count: usize) -> Vec<u32> {
+        let mut random = 1u64;
+        let mut next = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            random ^ random >> 29
+        };
+        (0..count)
+            .map_while(|_| {
+                let (_, key, bytes) = hold.segment_mut(0).choose_to_evict(policy, &mut next)?;
+                assert!(bytes >= 40);
+                let hash = hold.keyspace().hash(&key);
+                hold.segment_mut(0).note_evicted(DATABASE, hash, policy);
+                let (table, hasher) = hold.table_mut(0, DATABASE);
+                assert!(table.remove(hash, &key, Version::MAX, hasher).is_ok());
+                Some(u32::from_le_bytes(key.try_into().expect("keys have four bytes")))
+            })
+            .collect()
+    }
+
+    fn keyspace() -> Keyspace {
+        Keyspace::new(1, 11, 0)
+    }
+
+    #[test]
+    fn every_policy_comes_to_an_end_when_nothing_is_left() {
+        for number in 1..=7 {
+            let (keyspace, policy) = (keyspace(), EvictionPolicy::from_number(number));
+            let mut hold = keyspace.hold(SegmentSet::EMPTY, SegmentSet::one(0));
+            (1..=3000).for_each(|number| put(&mut hold, number, (number % 3 == 0).then_some(5000 - u64::from(number))));
+            let mut evicted = evict(&mut hold, policy, 10_000);
+            if policy == EvictionPolicy::VolatileTtl {
+                assert!(evicted.is_sorted_by(|a, b| a > b), "the earliest first");
+            }
+            evicted.sort_unstable();
+            let expected: Vec<u32> = (1..=3000).filter(|number| !policy.only_expiring() || number % 3 == 0).collect();
+            assert_eq!(evicted, expected, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn without_uses_the_oldest_go_first_nearly() {
+        let keyspace = keyspace();
+        let mut hold = keyspace.hold(SegmentSet::EMPTY, SegmentSet::one(0));
+        (1..=4000).for_each(|number| put(&mut hold, number, None));
+        let evicted = evict(&mut hold, EvictionPolicy::AllKeysLfu, 1000);
+        let old = evicted.iter().filter(|number| **number <= 2000).count();
+        assert!(old > 950, "{old} of 1000 were of the older half");
+    }
+
+    #[test]
+    fn a_key_that_comes_back_soon_begins_with_some_uses() {
+        let keyspace = keyspace();
+        let mut hold = keyspace.hold(SegmentSet::EMPTY, SegmentSet::one(0));
+        (1..=1000).for_each(|number| put(&mut hold, number, None));
+        let evicted = evict(&mut hold, EvictionPolicy::AllKeysLru, 1);
+        let uses = |hold: &Hold<'_>, number: u32| {
+            let hash = keyspace.hash(&number.to_le_bytes());
+            let table = hold.table(0, DATABASE).expect("a table");
+            table.find(hash, &number.to_le_bytes()).map(EntryRef::uses)
+        };
+        put(&mut hold, evicted[0], None);
+        put(&mut hold, 5000, None);
+        assert_eq!((uses(&hold, evicted[0]), uses(&hold, 5000)), (Some(USES_OF_GHOSTS), Some(0)));
+    }
+
+    #[test]
+    fn entries_that_are_moved_are_all_there() {
+        let keyspace = keyspace();
+        let mut hold = keyspace.hold(SegmentSet::EMPTY, SegmentSet::one(0));
+        (1..=3000).for_each(|number| put(&mut hold, number, (number % 2 == 0).then_some(9)));
+        let bytes = hold.segment(0).bytes();
+        let mut holds = 1;
+        while !hold.segment_mut(0).move_some(100) {
+            holds += 1;
+        }
+        assert!((25..=60).contains(&holds), "{holds} holds of about 100 entries");
+        for number in 1..=3000u32 {
+            let hash = keyspace.hash(&number.to_le_bytes());
+            let found = hold.table(0, DATABASE).and_then(|table| table.find(hash, &number.to_le_bytes()));
+            assert_eq!(found.map(EntryRef::version), Some(Version(u64::from(number))));
+        }
+        assert_eq!((hold.segment(0).bytes(), hold.segment_mut(0).move_some(1)), (bytes, false));
+    }
+}

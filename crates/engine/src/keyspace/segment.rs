@@ -26,6 +26,8 @@ pub struct Segment {
     pub newest_removal: Version,
     /// Where eviction goes on: the place of a table among `tables`.
     pub(super) evict_from: usize,
+    /// The same for giving entries new allocations.
+    pub(super) move_from: usize,
     /// What `bytes` was when the keyspace was last told.
     pub(super) bytes_told: usize,
     /// Version of the newest SWAPDB: what a reply about an entry that was found depends on, beside the entry itself.
@@ -39,6 +41,7 @@ impl Segment {
             detached: Vec::new(),
             counters,
             evict_from: 0,
+            move_from: 0,
             bytes_told: 0,
             newest_removal: Version::ZERO,
             newest_exchange: Version::ZERO,

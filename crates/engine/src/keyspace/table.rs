@@ -40,6 +40,9 @@ const SUBTABLE_ENTRIES: usize = 512;
 /// Below this mean number two subtables are joined again.
 const SUBTABLE_ENTRIES_MIN: usize = SUBTABLE_ENTRIES / 4;
 
+/// Larger entries have pages of their own, which they leave to nobody.
+const MOVED_BYTES_MAX: usize = 8 * 1024;
+
 /// The bits that an entry's address can have.
 const ADDRESS_BITS: u64 = 0xffff_ffff_fff8;
 
@@ -502,6 +505,25 @@ impl Table {
         bucket.iter().filter(|slot| !slot.is_empty()).map(entry_ref).for_each(&mut visit);
         hand.bucket += 1;
         false
+    }
+
+    /// Gives the entries of the bucket at `hand` new allocations, large ones left aside, and moves the hand on. Returns how
+    /// many, and whether the hand came to the end and begins anew.
+    pub(super) fn move_bucket(&mut self, hand: &mut TableHand) -> (usize, bool) {
+        let mut entries = 0;
+        let came_round = self.visit_bucket(hand, |_| entries += 1);
+        if came_round || entries == 0 {
+            return (0, came_round);
+        }
+        // The hand stands behind the bucket that it has just visited.
+        let Some(bucket) = self.subtables[hand.subtable].buckets.get_mut(hand.bucket - 1) else { return (0, false) };
+        for slot in bucket.0.iter_mut().filter(|slot| !slot.is_empty()) {
+            let mut entry = EntryMut { slot, entry_bytes: &mut self.entry_bytes };
+            if entry.get().allocated_bytes() <= MOVED_BYTES_MAX {
+                entry.change(Entry::move_allocation);
+            }
+        }
+        (entries, false)
     }
 
     /// Sets the hand on a bucket drawn at random; the subtables have about equally many.

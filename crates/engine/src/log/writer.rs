@@ -258,6 +258,12 @@ impl LogWriter {
 
     /// Nothing is due; a mark may be, or tells when to come again.
     fn idle(&mut self, now: Duration) -> Result<Step> {
+        if self.queue.is_empty() && !self.written_pieces.is_empty() {
+            // A burst would leave its memory here until the next one.
+            self.written_pieces.truncate(1);
+            let kept = self.written_pieces.iter().map(Vec::capacity).sum();
+            self.shared.writer_bytes.store(kept, Relaxed);
+        }
         let mut until: Option<Duration> = None;
         let mut earliest = |at: Duration| until = Some(until.map_or(at, |until| until.min(at)));
         if self.tail.position > self.synced {

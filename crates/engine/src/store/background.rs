@@ -1,6 +1,7 @@
 //! What goes on beside the commands: writing the log, removing what has expired, freeing memory.
 
 use super::Store;
+use super::eviction::Round;
 use crate::apply::Freed;
 use crate::error::{Error, Result};
 use crate::limits::MEMORY_LOOK;
@@ -185,6 +186,7 @@ fn remove_expired(store: &Weak<super::Shared>) {
 
 /// Asks the allocator how much memory is in use and evicts what is over the limit, while there is one.
 fn evict(store: &Weak<super::Shared>) {
+    let mut round = Round::default();
     while let Some(shared) = store.upgrade() {
         let store = Store { shared };
         let memory = &store.shared.memory;
@@ -194,6 +196,7 @@ fn evict(store: &Weak<super::Shared>) {
         }
         let pause = if memory.is_limited() {
             store.evict_down();
+            store.move_together(&mut round);
             MEMORY_LOOK
         } else {
             UNLIMITED_PAUSE

@@ -12,21 +12,52 @@
 //! A write that may add data, and finds too little room, evicts first: a few entries in each hold of one segment, each hold
 //! a record of its own in the log. It goes on until there is room, or until it has made as much as it takes itself and has
 //! done its share; the thread evicts the rest. So memory falls also while everybody writes, and no command waits for more
-//! than its own size. Where nothing can be evicted the write is refused, and nothing else is. Not here: which entry goes
+//! than its own size.
+//!
+//! An allocator has pages for each size of entry. Where the entries of one size go and those of another come, pages remain
+//! in use for a few entries each, and memory grows though what is allocated does not. So the thread gives entries new
+//! allocations, a few in each hold, until the pages are full again. Where nothing can be evicted the write is refused, and nothing else is. Not here: which entry goes
 //! (`keyspace::eviction`), the allocator.
 
 use super::{Result, Store, one};
 use crate::command::{Change, Pending};
 use crate::error::Error;
 use crate::keyspace::{EvictionPolicy, SegmentSet};
-use crate::limits::{EVICT_SLICE, EVICT_SLICES, EXPIRE_SLICE_BYTES, MEMORY_LOOK_AT_LIMIT};
+use crate::limits::{
+    EVICT_SLICE, EVICT_SLICES, EXPIRE_SLICE_BYTES, MEMORY_LOOK_AT_LIMIT, MOVE_PAUSE, MOVE_SLICE, MOVE_TIME,
+    UNUSED_PARTS_COUNTED, UNUSED_PARTS_MIN,
+};
 use crate::log::{Admission, RoomClass};
 use std::sync::atomic::{AtomicIsize, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
-/// Tells how many bytes the process has in use, as its allocator counts them.
-pub type MemoryGauge = Arc<dyn Fn() -> usize + Send + Sync>;
+/// The background asks the gauge anew when it has evicted so much, bytes.
+const LOOK_AGAIN_BYTES: usize = 256 * 1024;
+
+/// Tells what the process has in use.
+pub type MemoryGauge = Arc<dyn Fn() -> MemoryInUse + Send + Sync>;
+
+/// What a process has in use, as its allocator counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryInUse {
+    /// Bytes allocated, with the allocator's own books.
+    pub allocated: usize,
+    /// Bytes beyond these in pages that are in use in part. Counted up to an eighth of `allocated`: where there are more,
+    /// entries are moved together.
+    pub unused_parts: usize,
+}
+
+impl MemoryInUse {
+    fn counted(self) -> usize {
+        self.allocated + self.unused_parts.min(self.allocated / UNUSED_PARTS_COUNTED)
+    }
+
+    /// Unused bytes that moving entries together may give back.
+    fn sparse(self) -> usize {
+        self.unused_parts.saturating_sub(self.allocated / UNUSED_PARTS_COUNTED)
+    }
+}
 
 /// How much memory the data may take, and what happens when it does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +102,8 @@ pub(super) struct Memory {
     beyond: AtomicIsize,
     /// When a write at the limit asked it, milliseconds of the monotonic clock.
     looked_at_ms: AtomicU64,
+    /// What `MemoryInUse::sparse` said then.
+    sparse: AtomicUsize,
     /// Bytes given to the background to be freed and not free yet.
     pub(super) freeing: Arc<AtomicUsize>,
     turn: Turn,
@@ -86,16 +119,26 @@ struct Turn {
     evicted: AtomicU64,
 }
 
+/// Where moving entries together stands.
+#[derive(Default)]
+pub(super) struct Round {
+    segment: usize,
+    /// What was sparse when the last round ended; 0 before the first.
+    sparse_before: usize,
+    rests_until: std::time::Duration,
+}
+
 impl Memory {
     /// For a process with nothing in memory that counts: the gauge is asked for the first time.
     pub(super) fn new(limit: MemoryLimit, gauge: Option<MemoryGauge>) -> Memory {
         Memory {
-            empty: gauge.as_ref().map_or(0, |gauge| gauge()),
+            empty: gauge.as_ref().map_or(0, |gauge| gauge().counted()),
             gauge,
             limit: AtomicUsize::new(limit.bytes),
             policy: AtomicU8::new(limit.policy as u8),
             beyond: AtomicIsize::new(0),
             looked_at_ms: AtomicU64::new(0),
+            sparse: AtomicUsize::new(0),
             freeing: Arc::default(),
             turn: Turn::default(),
             thread: OnceLock::new(),
@@ -212,21 +255,27 @@ impl Store {
 
     /// Evicts until memory is within its limit, as far as the policy and the log allow. Returns whether it did anything.
     pub(super) fn evict_down(&self) -> bool {
-        self.look_at_memory();
-        let (memory, mut in_vain, mut did) = (&self.shared.memory, 0, false);
-        while in_vain < self.shared.keyspace.segment_count() {
-            let limit = memory.limit.load(Relaxed);
+        let (mut in_vain, mut did) = (0, false);
+        loop {
+            self.look_at_memory();
+            let limit = self.shared.memory.limit.load(Relaxed);
             let over = self.used_memory().saturating_sub(limit);
             if limit == 0 || over == 0 {
-                break;
+                return did;
             }
-            match self.evict_from_next_segment(over) {
-                Ok(0) => in_vain += 1,
-                Ok(_) => (in_vain, did) = (0, true),
-                Err(_) => break,
+            // Half of the way at a time: entries take more than they count for, so what goes frees more.
+            let (wanted, mut freed) = ((over / 2).max(LOOK_AGAIN_BYTES), 0);
+            while freed < wanted.min(over) {
+                match self.evict_from_next_segment(wanted) {
+                    Ok(0) => in_vain += 1,
+                    Ok(bytes) => (in_vain, did, freed) = (0, true, freed + bytes),
+                    Err(_) => return did,
+                }
+                if in_vain >= self.shared.keyspace.segment_count() {
+                    return did;
+                }
             }
         }
-        did
     }
 
     /// Evicts some entries of the segment whose turn it is, at most until `wanted` bytes are free. Returns the bytes.
@@ -277,6 +326,32 @@ impl Store {
         Ok((freed, next))
     }
 
+    /// Moves entries together for a while where pages are in use in part, because entries of another size lay there. Goes
+    /// on where `round` says, and rests when it did not help.
+    pub(super) fn move_together(&self, round: &mut Round) {
+        let (clock, sparse) = (&self.shared.options.clock, self.shared.memory.sparse.load(Relaxed));
+        let began = clock.monotonic();
+        if sparse < UNUSED_PARTS_MIN || began < round.rests_until {
+            return;
+        }
+        // Where much is wasted, memory is far over its limit.
+        let urgent = sparse > self.used_memory() / UNUSED_PARTS_COUNTED;
+        let end = began + if urgent { 3 * MOVE_TIME } else { MOVE_TIME };
+        while clock.monotonic() < end {
+            let segments = SegmentSet::one(round.segment);
+            let mut hold = self.shared.keyspace.hold(SegmentSet::EMPTY, segments);
+            let all_moved = hold.segment_mut(round.segment).move_some(MOVE_SLICE);
+            drop(hold);
+            round.segment += usize::from(all_moved);
+            if round.segment == self.shared.keyspace.segment_count() {
+                let helped = sparse < round.sparse_before - round.sparse_before / 4 || round.sparse_before == 0;
+                let rests_until = if helped { Default::default() } else { began + MOVE_PAUSE };
+                *round = Round { segment: 0, sparse_before: sparse, rests_until };
+                return;
+            }
+        }
+    }
+
     /// What counts against the limit, bytes.
     #[inline]
     fn used_memory(&self) -> usize {
@@ -300,7 +375,9 @@ impl Store {
         let memory = &self.shared.memory;
         if let Some(gauge) = &memory.gauge {
             let not_data = memory.freeing.load(Relaxed) + self.shared.log.memory_bytes();
-            let grown = gauge() as isize - memory.empty as isize - not_data as isize;
+            let in_use = gauge();
+            memory.sparse.store(in_use.sparse(), Relaxed);
+            let grown = in_use.counted() as isize - memory.empty as isize - not_data as isize;
             memory.beyond.store(grown - self.shared.keyspace.bytes() as isize, Relaxed);
         }
     }

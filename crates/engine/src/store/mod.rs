@@ -24,7 +24,7 @@ pub use api::{EntryInfo, Iter};
 pub use batch::Batch;
 pub use check::{BlockFileCheck, StoreCheck, check_store, inspect_block_file};
 pub use checkpoints::{Between, CheckpointPolicy, CheckpointStatistics};
-pub use eviction::{MemoryGauge, MemoryLimit, MemoryStatistics};
+pub use eviction::{MemoryGauge, MemoryInUse, MemoryLimit, MemoryStatistics};
 pub use options::{OnFailure, Options};
 
 use crate::apply::Freed;

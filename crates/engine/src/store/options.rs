@@ -55,7 +55,7 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// How much memory the data may take, and what happens when it does.
     pub memory_limit: MemoryLimit,
-    /// Bytes that the process has in use, as its allocator counts them: what grows from the value at the opening on counts
+    /// What the process has in use, as its allocator counts it: what grows from the value at the opening on counts
     /// against the limit. Without it the store counts its entries and tables itself.
     pub memory_gauge: Option<MemoryGauge>,
     /// Called once when the log has failed and nothing can be acknowledged any more.

@@ -23,7 +23,7 @@ macro_rules! words {
             fn parse(text: &str, _: &Kind) -> Result<Self, Problem> {
                 match text.to_ascii_lowercase().as_str() {
                     $( $word $(| $other)* => Ok($type::$variant), )*
-                    $( $( $later => Err(Problem::Conflict($why.to_owned())), )* )?
+                    $( $( $later => Err(Problem::Later($why)), )* )?
                     _ => Err(Problem::NotAWord($type::WORDS)),
                 }
             }
