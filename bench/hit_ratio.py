@@ -124,9 +124,11 @@ class Cache:
     def replay(self, asked: list[int], counted_from: int) -> tuple[float, float]:
         """Reads every key and writes the missing; returns the hit ratio and the mean number of keys from `counted_from` on.
         The limit follows what else the server has in memory, so that the number of keys stays the same."""
-        hits, held = 0, []
+        hits, held, full = 0, [], False
         for start in range(0, len(asked), BATCH):
-            if start % (BATCH * 100) == 0 and self.keys() > CACHE_KEYS * 9 // 10:
+            # Until it was full once, fewer keys say nothing of the limit.
+            full = full or start >= counted_from // 2
+            if full and start % (BATCH * 100) == 0:
                 self.hold(CACHE_KEYS)
                 held.append(self.keys() if start >= counted_from else 0)
             batch = asked[start:start + BATCH]

@@ -21,5 +21,6 @@ else
     echo "seeded inputs, $rounds rounds for each of RESP (for a fuzzer: cargo install cargo-fuzz --locked)"
     ROUNDS=$rounds cargo test -p bowline-resp --test fuzz_bodies
     cargo test -p bowline --lib fuzz
+    cargo test -p bowline-rdb --test properties
     cargo test -p bowline-server --lib -- syntax codec
 fi

@@ -225,6 +225,28 @@ def test_a_flipped_bit_in_the_block_file_is_found_and_named(make_node):
     assert "store.blocks" in node.printed()
 
 
+def test_rot_in_the_block_file_of_a_running_server_is_found_named_and_mended(make_node):
+    node = make_node("--scrub-rate", "1gb").start()
+    with node.client() as client:
+        fill(client, 3000)
+        client.execute_command("SAVE")
+        nodes.until(lambda: persistence(client)["scrub_passes"] > 0, "a pass over the sound file")
+        assert persistence(client)["scrub_damage"] == 0
+        blocks = node.data / "store.blocks"
+        found = blocks.read_bytes().index(b"500:vvv")
+        with open(blocks, "r+b") as file:
+            file.seek(found)
+            file.write(b"X")
+        nodes.until(lambda: persistence(client)["scrub_repairs"] == 1, "the file to be written anew")
+        told = persistence(client)
+        assert told["scrub_damage"] == 1 and "store.blocks is damaged at byte" in str(told["scrub_last_damage"])
+        expect(client, 3000)
+    node.kill()
+    node.start()
+    with node.client() as client:
+        expect(client, 3000)
+
+
 def test_a_checkpoint_with_nothing_new_writes_nothing(make_node):
     node = make_node().start()
     with node.client() as client:

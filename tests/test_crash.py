@@ -28,6 +28,9 @@ DELETED = -1
 class Writer(threading.Thread):
     """One connection that writes numbers, each larger than all before, to keys of its own."""
 
+    # An error ends it as the end of the connection does: the disk may be what has gone, not the process.
+    ends_at_an_error = False
+
     def __init__(self, number: int, port: int, next_value: int, seed: int):
         super().__init__()
         self.number, self.port, self.value = number, port, next_value
@@ -76,18 +79,27 @@ class Writer(threading.Thread):
         connection.socket.sendall(b"".join(requests))
         for writes in expected:
             if writes[0][2] == "transaction":
-                answers = [connection.reply() for _ in range(4)]
+                answers = [self.answer(connection) for _ in range(4)]
                 assert answers[3] == b"*2\r\n+OK\r\n+OK\r\n", answers
             else:
-                answer = connection.reply()
+                answer = self.answer(connection)
                 assert writes[0][2] in (None, answer) and not answer.startswith(b"-"), answer
             for key, _, _ in writes:
                 self.acknowledged[key] = self.acknowledged.get(key, 0) + 1
             self.acknowledged_count += 1
 
+    def answer(self, connection: Connection) -> bytes:
+        """The next reply."""
+        answer = connection.reply()
+        if self.ends_at_an_error and answer.startswith(b"-"):
+            raise ConnectionError(answer)
+        return answer
+
 
 class Saver(threading.Thread):
     """One connection that asks for checkpoints all the time, so that kills fall into them."""
+
+    ends_at_an_error = False
 
     def __init__(self, port: int):
         super().__init__()
@@ -99,6 +111,8 @@ class Saver(threading.Thread):
                 while True:
                     connection.send("SAVE")
                     answer = connection.reply()
+                    if self.ends_at_an_error and answer.startswith(b"-"):
+                        return
                     assert answer == b"+OK\r\n", answer
                     self.saves += 1
         except (ConnectionError, OSError):

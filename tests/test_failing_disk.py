@@ -14,6 +14,7 @@ import pytest
 import redis
 
 import node as nodes
+from file_system import FileSystem
 from wire import Connection
 
 STORAGE_FAILURE = 74
@@ -156,36 +157,11 @@ class TestSlowSync:
             assert watcher.ping()
 
 
-@contextlib.contextmanager
-def small_file_system(kind: str, place, megabytes: int):
-    """Mounts an empty file system of a few megabytes at `place`."""
-    image = None
-    if kind == "tmpfs":
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
-    else:
-        image = f"{place}.image"
-        with open(image, "wb") as file:
-            file.truncate(megabytes << 20)
-        if nodes.tool("mkfs.ext4") is None:
-            pytest.skip("mkfs.ext4 is not installed")
-        subprocess.run([nodes.tool("mkfs.ext4"), "-q", "-m", "0", image], check=True, capture_output=True)
-        mount = ["mount", "-o", "loop", image, str(place)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"mounting a {kind} is not permitted here: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-        if image:
-            os.unlink(image)
-
-
 @pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
 def test_a_full_disk_refuses_writes_keeps_reading_and_resumes(make_node, tmp_path, kind):
     place = tmp_path / "full"
     place.mkdir()
-    with small_file_system(kind, place, 96):
+    with FileSystem(kind, place, 96):
         node = make_node("--wal_file_size", "4mb", "--wal_buffer_size", "1mb")
         node.data = place / "data"
         ballast = place / "ballast"

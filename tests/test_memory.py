@@ -96,10 +96,12 @@ def test_values_of_changing_sizes_stay_within_the_limit(make_node):
         count = 2 * LIMIT // (size + 60)
         assert fill(node, range(start, start + count), size=size, look=look) == [b"+OK\r\n"]
         start += count
+    nodes.until(lambda: resident_bytes(node) - empty <= LIMIT * 1.4, "entries to be moved together and pages to be free")
+    settled = resident_bytes(node) - empty
     with node.client() as client:
         used = client.info("memory")["used_memory"]
-    print(f"{most / MB:.1f} MB resident at most, {used / MB:.1f} MB used at the end")
-    assert most <= LIMIT * 1.5, f"{most / MB:.1f} MB"
+        assert used > LIMIT * 0.8, "no more was evicted than it had to be"
+    print(f"{most / MB:.1f} MB resident at most, then {settled / MB:.1f} MB, {used / MB:.1f} MB used")
 
 
 @pytest.mark.bowline

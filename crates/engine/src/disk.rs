@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +43,8 @@ pub trait Disk: Send + Sync {
 pub trait DiskFile: Send + Sync {
     /// Reads at `offset`; 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Asks that the next read of these bytes comes from the disk itself. A wish: nothing happens where it cannot be.
+    fn forget_cached(&self, _offset: u64, _bytes: u64) {}
     /// Writes the whole of `bytes` at `offset`.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// As [`DiskFile::write_all_at`], for whole blocks that are to be synced at once: they go past the page cache where
@@ -66,6 +69,27 @@ pub trait DiskFile: Send + Sync {
     /// Whether the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
+    }
+}
+
+/// Zeroed memory at an address that suits [`DiskFile::write_blocks_at`].
+pub(crate) struct AlignedBuffer {
+    memory: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl AlignedBuffer {
+    /// A buffer of `length` bytes.
+    pub(crate) fn new(length: usize) -> AlignedBuffer {
+        let memory = vec![0; length + DIRECT_BLOCK_BYTES];
+        let start = memory.as_ptr().align_offset(DIRECT_BLOCK_BYTES).min(DIRECT_BLOCK_BYTES);
+        AlignedBuffer { memory, start, length }
+    }
+
+    /// All of it.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.length]
     }
 }
 
@@ -135,6 +159,10 @@ impl OsFile {
 impl DiskFile for OsFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(&self.file, buffer, offset)
+    }
+
+    fn forget_cached(&self, offset: u64, bytes: u64) {
+        let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(bytes), rustix::fs::Advice::DontNeed);
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

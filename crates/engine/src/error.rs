@@ -37,6 +37,12 @@ pub enum Error {
         /// The newest this release reads.
         newest: u16,
     },
+    /// A restore into the directory broke off: it holds no store.
+    #[error("a restore into {} was not finished: empty it and restore again", path.display())]
+    RestoreUnfinished {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Another process has the directory open.
     #[error("{} is in use by process {}: stop it or choose another directory", path.display(), pid.map_or_else(|| "(unknown)".to_owned(), |pid| pid.to_string()))]
     Locked {

@@ -86,3 +86,9 @@ pub const CHECKPOINT_HANDED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How many times longer than the policy's length the log may become while checkpoints cannot keep up. Reached: writes
 /// wait for the checkpoint; where checkpoints fail they are refused.
 pub const CHECKPOINT_LOG_FACTOR: u64 = 4;
+
+/// Frames of a snapshot, 1 MiB each, that are read ahead of whoever takes them. Reached: the snapshot's thread waits.
+pub const SNAPSHOT_QUEUE: usize = 4;
+
+/// How much a snapshot's thread stands back for the others, as `nice` counts it.
+pub const SNAPSHOT_NICE: i32 = 10;

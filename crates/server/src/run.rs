@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bowline::blocks::{FileSize, Geometry};
+use bowline::log::ArchiveOptions;
 use bowline::{CheckpointPolicy, Durability, Error, EvictionPolicy, MemoryLimit, Options, Store};
 
 use crate::memory;
@@ -119,7 +120,7 @@ fn open_doors(settings: &Settings) -> Result<(Vec<Listening>, Option<SocketFile>
 }
 
 /// The engine's options of these settings.
-fn options(settings: &Settings, process: &Process) -> Options {
+pub(crate) fn options(settings: &Settings, process: &Process) -> Options {
     let bytes = |wanted: u64| usize::try_from(wanted).unwrap_or(usize::MAX);
     let mut options = Options::new(settings.data_directory());
     options.log_directory = Some(settings.log_directory());
@@ -132,6 +133,8 @@ fn options(settings: &Settings, process: &Process) -> Options {
         },
     };
     options.checkpoints = checkpoint_policy(settings);
+    options.archive = archive(settings);
+    options.scrub_bytes_per_second = settings.scrub_rate;
     options.durability = level(settings.durability);
     options.segments = settings.num_segments as usize;
     options.entries_per_segment = bytes(settings.initial_bucket_size);
@@ -162,6 +165,16 @@ fn memory_limit(settings: &Settings) -> MemoryLimit {
         MaxmemoryPolicy::VolatileTtl => EvictionPolicy::VolatileTtl,
     };
     MemoryLimit { bytes: usize::try_from(settings.memory_limit()).unwrap_or(usize::MAX), policy }
+}
+
+/// Where finished log files go.
+fn archive(settings: &Settings) -> Option<ArchiveOptions> {
+    let seconds = settings.archive_keep_time;
+    settings.archive_directory().map(|directory| ArchiveOptions {
+        directory,
+        keep_for: (seconds > 0).then(|| Duration::from_secs(seconds)),
+        keep_bytes: Some(settings.archive_keep_size).filter(|bytes| *bytes > 0),
+    })
 }
 
 /// When checkpoints are written.
@@ -205,7 +218,9 @@ fn open_store(server: &Server, process: &Process, end: &dyn Fn()) -> Result<Stor
     let opened = Store::open_watched(options(&server.settings.current(), process), &progress);
     let store = opened.map_err(|error| match error {
         Error::Locked { .. } => Exit::Locked(error.to_string()),
-        Error::Corrupt { .. } | Error::FormatTooNew { .. } => Exit::Damaged(error.to_string()),
+        Error::Corrupt { .. } | Error::FormatTooNew { .. } | Error::RestoreUnfinished { .. } => {
+            Exit::Damaged(error.to_string())
+        }
         _ => Exit::StartFailed(error.to_string()),
     })?;
     let statistics = store.statistics();
@@ -228,6 +243,7 @@ fn follow_settings(server: &Server, store: &Store) {
         store.log().set_background_sync(level(settings.durability).background_sync());
         store.set_checkpoint_policy(checkpoint_policy(settings));
         store.set_memory_limit(memory_limit(settings));
+        store.set_scrub_bytes_per_second(settings.scrub_rate);
     };
     // It may have changed while the store was opened.
     follow(&server.settings.current());

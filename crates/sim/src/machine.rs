@@ -65,6 +65,11 @@ impl LogMachine {
 
     /// Opens the log on `disk`, which it sees through `shared`.
     pub fn open_through(shared: Arc<dyn Disk>, disk: &SimDisk, clock: &SimClock) -> Result<LogMachine, Error> {
+        LogMachine::open_with(options(shared, clock), disk, clock)
+    }
+
+    /// Opens the log with `options`, which lead to `disk` and `clock`.
+    pub fn open_with(options: LogOptions, disk: &SimDisk, clock: &SimClock) -> Result<LogMachine, Error> {
         let mut replayed = Vec::new();
         let mut replay = |frame: ReplayFrame| {
             for record in frame.records() {
@@ -73,7 +78,7 @@ impl LogMachine {
             }
             Ok(())
         };
-        let (log, writer, preparer, recovered) = Log::open(options(shared, clock), &mut replay, &|_| {})?;
+        let (log, writer, preparer, recovered) = Log::open(options, &mut replay, &|_| {})?;
         let (disk, clock, last_version) = (disk.clone(), clock.clone(), recovered.last_version);
         let listener = log.subscribe(Box::new(|| {}));
         Ok(LogMachine { disk, clock, log, replayed, last_version, writer, preparer, listener })
@@ -163,6 +168,23 @@ impl LogMachine {
                 None if self.log.commit() == self.log.last_version() => return true,
                 None => {}
             }
+        }
+        false
+    }
+
+    /// Closes the log in order, with its archive. False when it cannot be closed.
+    pub fn close(mut self) -> bool {
+        self.log.begin_close();
+        for _ in 0..QUIET_STEPS_MAX {
+            if self.writer.is_closed() {
+                self.preparer.finish_archive();
+                return true;
+            }
+            if self.log.is_poisoned() {
+                return false;
+            }
+            self.step_preparer();
+            self.step_writer();
         }
         false
     }

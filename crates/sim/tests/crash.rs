@@ -39,7 +39,7 @@ fn for_every_call(
     for seed in seeds() {
         let calls = undisturbed(seed).unwrap_or_else(|problem| panic!("{problem}\n  SEED={seed}, nothing failing"));
         for call in (0..=calls.len() as u64).filter(|call| asked.is_none_or(|asked| asked == *call)) {
-            let replay = Replay { seed, call, fault, test };
+            let replay = Replay { seed, call, fault, suite: "crash", test };
             let at = calls.get(call as usize).map_or_else(|| "the end".to_owned(), ToString::to_string);
             check(seed, call).unwrap_or_else(|problem| panic!("{problem}\n  at {at}\n  {replay}"));
             checked += 1;

@@ -2,7 +2,7 @@
 //!
 //! Not here: where blocks go (`writer`), the last steps (`publish`), what is compacted (`compaction`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::compaction::Compaction;
@@ -84,7 +84,6 @@ pub struct Checkpoint<'a> {
     /// What was put and removed since the last range ended.
     changes: Vec<Change>,
     options: MergeOptions,
-    dropped: BTreeSet<u32>,
     /// The last hash of the range before.
     last: Option<u64>,
     scratch: Vec<u8>,
@@ -112,7 +111,6 @@ impl<'a> Checkpoint<'a> {
             is_published: false,
             changes: Vec::new(),
             options: merge,
-            dropped: BTreeSet::new(),
             last: None,
             scratch: Vec::new(),
             writer: Writer::new(device, base, file.space.clone(), hashes, options.sync_bytes),
@@ -131,7 +129,7 @@ impl<'a> Checkpoint<'a> {
         self.compaction = Compaction::default();
     }
 
-    /// Forgets a database (FLUSHDB), before anything is put into it or removed from it; one that is not there is fine.
+    /// Forgets every entry that the checkpoint before has of a database (FLUSHDB); one that is not there is fine.
     ///
     /// # Errors
     /// `Io` and `Corrupt`: its leaves are read to free what they name.
@@ -140,7 +138,6 @@ impl<'a> Checkpoint<'a> {
     /// When a range has been finished already.
     pub fn drop_database(&mut self, database: DatabaseId) -> Result<()> {
         assert!(self.last.is_none(), "databases are dropped first");
-        self.dropped.insert(database.0);
         for leaf in self.directories.remove(&database.0).unwrap_or_default().iter() {
             let mut entries = Vec::new();
             self.writer.device.read_leaf(database.0, leaf, &mut entries)?;
@@ -222,14 +219,13 @@ impl<'a> Checkpoint<'a> {
     /// `BlockFileFull`, `Io`, `Corrupt`.
     ///
     /// # Panics
-    /// When a hash was out of the range, or a database was dropped before.
+    /// When a hash was out of the range.
     pub fn finish_range(&mut self, last: u64) -> Result<()> {
         let mut changes = std::mem::take(&mut self.changes);
         changes.sort_by_key(|change| (change.database, change.hash));
         for change in &changes {
             assert!(change.hash <= last, "hashes lie within their range");
             assert!(self.last.is_none_or(|before| change.hash > before), "ranges ascend");
-            assert!(!self.dropped.contains(&change.database), "a dropped database is not changed");
         }
         let moved = self.compaction.moves(last, &changes, &self.directories, &mut self.writer)?;
         if !moved.is_empty() {

@@ -33,6 +33,11 @@ impl Device {
         Ok(())
     }
 
+    /// The next read of these blocks comes from the disk, where the system lets itself be told.
+    pub(crate) fn forget_cached(&self, block: u32, blocks: u32) {
+        self.file.forget_cached(self.offset(block), u64::from(blocks) * self.block_bytes as u64);
+    }
+
     /// Reads a block that must have the checksum of its reference.
     pub(crate) fn read_checked(&self, at: BlockRef, what: &'static str) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
@@ -59,6 +64,12 @@ impl Device {
     /// Writes whole blocks from `block` on.
     pub(crate) fn write(&self, block: u32, bytes: &[u8]) -> Result<()> {
         self.file.write_all_at(bytes, self.offset(block)).map_err(|source| Error::io("write", &self.path, source))
+    }
+
+    /// As [`Device::write`], past the system's cache: `bytes` are aligned.
+    pub(crate) fn write_direct(&self, block: u32, bytes: &[u8]) -> Result<()> {
+        let written = self.file.write_blocks_at(bytes, self.offset(block));
+        written.map_err(|source| Error::io("write", &self.path, source))
     }
 
     /// Makes everything written durable.

@@ -27,6 +27,7 @@ mod publish;
 mod published;
 mod records;
 mod room;
+mod scrub;
 mod space;
 mod table;
 mod view;
@@ -45,6 +46,7 @@ pub use format::superblock::{FORMAT, Identity, Superblock};
 pub use large::LargePut;
 pub use published::FoundSuperblocks;
 pub use room::{Room, put_cost};
+pub use scrub::{ScrubCursor, Scrubbed};
 pub use view::{LoadedRecord, Location, View};
 
 use crate::disk::{Disk, DiskFile};
@@ -77,6 +79,15 @@ pub struct Geometry {
     pub block_bytes: u32,
     /// Its size.
     pub size: FileSize,
+}
+
+/// Where a restored store comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parent {
+    /// The store whose backup it was.
+    pub store_id: [u8; 16],
+    /// The last version that both have.
+    pub fork_version: Version,
 }
 
 /// The two independent hashes of a key; the same functions for the whole life of a block file.
@@ -112,6 +123,20 @@ impl BlockFile {
     /// `Io`, also with `AlreadyExists` when a file stands at `path`, and with `InvalidInput` when the geometry is
     /// impossible.
     pub fn create(disk: &dyn Disk, path: &Path, geometry: &Geometry, identity: &Identity) -> Result<BlockFile> {
+        BlockFile::create_restored(disk, path, geometry, identity, &Parent::default())
+    }
+
+    /// As [`BlockFile::create`], for a store that was restored: its superblocks name the parent.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn create_restored(
+        disk: &dyn Disk,
+        path: &Path,
+        geometry: &Geometry,
+        identity: &Identity,
+        parent: &Parent,
+    ) -> Result<BlockFile> {
         let refuse = |kind: io::ErrorKind| Err(Error::io("create", path, kind.into()));
         let block_bytes = geometry.block_bytes;
         if !block_bytes.is_power_of_two() || !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&block_bytes) {
@@ -129,7 +154,12 @@ impl BlockFile {
         };
         let device = Device { file, path: making.clone(), block_bytes: block_bytes as usize };
         let auto = geometry.size == FileSize::Auto && !is_device;
-        write_empty(&device, &first_superblock(identity, block_bytes, blocks, auto), is_device)?;
+        let first = Superblock {
+            parent_store_id: parent.store_id,
+            fork_version: parent.fork_version,
+            ..first_superblock(identity, block_bytes, blocks, auto)
+        };
+        write_empty(&device, &first, is_device)?;
         if !is_device {
             disk.rename(&making, path).map_err(|source| Error::io("rename", &making, source))?;
             let directory = path.parent().unwrap_or(Path::new("/"));
@@ -154,6 +184,22 @@ impl BlockFile {
     pub fn open_read_only(disk: &dyn Disk, path: &Path) -> Result<BlockFile> {
         let file = disk.open_read_only(path).map_err(|source| Error::io("open", path, source))?;
         BlockFile::open_device(Device { file, path: path.to_owned(), block_bytes: 0 })
+    }
+
+    /// Whether a block file or a device stands at `path` that has a superblock, of whatever format.
+    ///
+    /// # Errors
+    /// `Io`, but not when nothing is there.
+    pub fn is_at(disk: &dyn Disk, path: &Path) -> Result<bool> {
+        let file = match disk.open_read_only(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened.map_err(|source| Error::io("open", path, source))?,
+        };
+        match published::find_superblock(&*file, path) {
+            Ok(_) | Err(Error::FormatTooNew { .. }) => Ok(true),
+            Err(Error::Corrupt { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn open_device(device: Device) -> Result<BlockFile> {

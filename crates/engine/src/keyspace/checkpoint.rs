@@ -286,6 +286,22 @@ impl Keyspace {
         self.hold(SegmentSet::EMPTY, SegmentSet::one(segment)).segment_mut(segment).settle(outcome)
     }
 
+    /// Gives the file up: the next checkpoint begins with an empty one and takes every entry. For a file that is damaged
+    /// while all entries are in memory. Others may write meanwhile. Cost: a hold for each segment, as long as marking its
+    /// slots takes (8 bytes of memory for each entry).
+    ///
+    /// # Panics
+    /// If a checkpoint runs or is not settled.
+    pub fn forget_file(&self) {
+        for segment in self.every_segment().iter() {
+            self.hold(SegmentSet::EMPTY, SegmentSet::one(segment)).segment_mut(segment).forget_file();
+        }
+        let mut history = self.history.lock();
+        assert!(history.cut.is_none(), "the file is given up between checkpoints");
+        history.current = Gone { all: true, databases: Vec::new() };
+        history.ids_in_file = 0;
+    }
+
     /// Bytes of entries that were handed over and not yet dropped by the taker.
     pub fn handed_bytes(&self) -> usize {
         self.counters.handed_bytes.load(Ordering::Relaxed)

@@ -96,6 +96,11 @@ impl Segment {
         tables.any(|(_, table)| table.took(hash, key))
     }
 
+    /// Makes every entry dirty, as if the file had none of them.
+    pub(super) fn forget_file(&mut self) {
+        self.tables.iter_mut().for_each(|(_, table)| table.forget_file());
+    }
+
     pub(super) fn settle(&mut self, outcome: Outcome) -> Settled {
         let mut settled = Settled { done: true, ..Settled::default() };
         assert!(outcome == Outcome::Failed || self.detached.is_empty(), "all of a published cut was taken");
@@ -120,6 +125,16 @@ impl DatabaseTable {
             self.pass = Pass::Taking(0);
             self.table.hold_joins_off(true);
         }
+    }
+
+    fn forget_file(&mut self) {
+        assert!(self.pass == Pass::None, "the file is given up between checkpoints");
+        let mut subtable = 0;
+        while self.table.slots_of(subtable).is_some() {
+            self.table.set_marks(subtable, |mark| self.tracking.forgotten(mark));
+            subtable += 1;
+        }
+        self.tracking.forget_removals();
     }
 
     fn take(

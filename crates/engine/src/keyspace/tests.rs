@@ -419,8 +419,10 @@ fn run(seed: u64, keys: Vec<Vec<u8>>, changes_at_once: usize, checkpoints: usize
             world.publish(seed);
         }
         world.settle();
-        if world.random.one_in(12) {
-            world.restart();
+        match world.random.below(24) {
+            0 | 1 => world.restart(),
+            2 => world.keyspace.forget_file(),
+            _ => {}
         }
     }
     world
@@ -595,6 +597,23 @@ fn what_a_failed_checkpoint_took_is_taken_by_the_next() {
     small.put("c", "5");
     small.fail();
     assert_eq!(small.checkpoint(), (strings(&["+c=5", "a=3"]), 1));
+}
+
+#[test]
+fn a_file_that_is_given_up_is_written_anew() {
+    let mut small = Small::new();
+    small.put("a", "1");
+    small.put("b", "2");
+    small.put("c", "3");
+    small.checkpoint();
+    small.put("b", "4");
+    small.delete("c");
+    small.keyspace.forget_file();
+    assert_eq!(small.keyspace.removal_bytes(), 0);
+    assert!(small.cut().reset);
+    assert_eq!(small.take_all(), (strings(&["+a=1", "+b=4"]), 0));
+    small.publish();
+    assert!(!small.cut().reset);
 }
 
 #[test]

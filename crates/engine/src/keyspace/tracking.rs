@@ -217,6 +217,18 @@ impl Tracking {
         settled
     }
 
+    /// The mark of an entry whose record in the file, if it has one, is given up.
+    pub(super) fn forgotten(&mut self, mark: Mark) -> Mark {
+        self.dirty += usize::from(!mark.is_dirty(self.generation));
+        Mark::dirty(self.generation, Record::None)
+    }
+
+    /// Gives up the records without a key.
+    pub(super) fn forget_removals(&mut self) {
+        self.counters.removal_bytes.fetch_sub(self.removal_bytes(), Ordering::Relaxed);
+        self.removals = RemovalList::default();
+    }
+
     /// Settles the removals; every mark has been settled before.
     pub(super) fn settle_removals(&mut self, outcome: Outcome) {
         assert!(self.cut == 0, "every mark was settled");

@@ -70,6 +70,8 @@ pub(crate) struct Archiver {
     /// Place in the log of the file that was active at open.
     active_at_open: u64,
     known: Known,
+    /// A removal may not last, so nothing newer is removed before a restart: it would leave a gap.
+    removes_nothing: bool,
     copying: Option<Copying>,
     retry_at: Option<Duration>,
     is_failing: bool,
@@ -84,6 +86,7 @@ impl Archiver {
             store_id: StoreId(active.store_id),
             active_at_open: active.sequence,
             known: Known::Nothing,
+            removes_nothing: false,
             copying: None,
             retry_at: None,
             is_failing: false,
@@ -296,6 +299,9 @@ impl Archiver {
         let Known::Files(known) = &mut self.known else {
             return Ok(());
         };
+        if self.removes_nothing {
+            return Ok(());
+        }
         let (disk, directory) = (&self.shared.files.disk, &self.options.directory);
         let mut bytes: u64 = known.values().map(|file| file.bytes).sum();
         loop {
@@ -319,7 +325,9 @@ impl Archiver {
             }
             known.remove(&sequence);
             // One after the other, so that a power cut leaves no gap.
-            disk.sync_directory(directory).map_err(|source| Error::io("sync", directory, source))?;
+            let synced = disk.sync_directory(directory);
+            self.removes_nothing = synced.is_err();
+            synced.map_err(|source| Error::io("sync", directory, source))?;
         }
     }
 

@@ -216,9 +216,10 @@ impl FileSet {
         }
     }
 
-    /// Retires the files that end at or before `position`.
+    /// Retires the files that end before `position`. The one that ends there stays: if the next one's first frame is
+    /// lost, the newest version and the version limit stand in its last frame only.
     pub(crate) fn retire_before(&mut self, position: u64) {
-        while let Some(file) = self.live.pop_front_if(|file| file.end_position <= position) {
+        while let Some(file) = self.live.pop_front_if(|file| file.end_position < position) {
             self.give_up(file);
         }
     }

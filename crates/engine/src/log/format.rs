@@ -4,10 +4,11 @@
 //!  log file   0          512     2048       2560    4096                                            file length
 //!             | header A | zeros | header B | zeros | frame | frame | ... | zeros or stale bytes  |
 //!
-//!  file header (88 bytes, twice: the valid one with the highest (sequence, generation) counts)
-//!    0 magic u64        8 crc u32 of bytes 12..88   12 format u16     14 header bytes u16   16 store id, 16 bytes
+//!  file header (96 bytes, twice: the valid one with the highest (sequence, generation) counts)
+//!    0 magic u64        8 crc u32 of bytes 12..96   12 format u16     14 header bytes u16   16 store id, 16 bytes
 //!   32 sequence u64    40 generation u64            48 start position u64                   56 epoch u64
 //!   64 replay from u64 72 checkpoint version u64    80 previous frame's header crc u32      84 zero u32
+//!   88 durable position u64
 //!
 //!  frame      | frame header (144 bytes) | payload |        payload = records, see `record`
 //!    0 magic u32          4 header crc u32 of bytes 8..144        8 header bytes u16    10 flags u16
@@ -24,8 +25,8 @@
 //! relies on a disk that writes a 512-byte sector whole or not at all.
 //!
 //! - *The chain*: each frame repeats its predecessor's header crc, which covers the payload through the payload crc.
-//! - *Witnesses*: every byte before a frame's durable position was synced before the frame was written, and every byte
-//!   before a file's start position before its header was written.
+//! - *Witnesses*: every byte before the durable position of a frame or of a file's header was synced before that was
+//!   written. The header stands far from the end of the log, so a lost block there takes one witness with it at most.
 //! - *Epoch* rises at every open, so frames of an earlier life never continue a later one.
 //! - *Replay from*: nothing before this position matters any more; it only rises.
 //! - *Version limit*: versions up to it may have been seen by somebody and are not handed out again.
@@ -42,7 +43,7 @@ pub const HEADER_BLOCK_BYTES: u64 = 4096;
 /// Where the two file headers stand; each within one sector.
 pub const SLOT_OFFSETS: [u64; 2] = [0, 2048];
 /// Bytes of a file header.
-pub const FILE_HEADER_BYTES: usize = 88;
+pub const FILE_HEADER_BYTES: usize = 96;
 /// Bytes of a frame header.
 pub const FRAME_HEADER_BYTES: usize = 144;
 /// The first bytes of a frame.
@@ -74,6 +75,7 @@ mod file_at {
     pub(super) const CHECKPOINT: usize = 72;
     pub(super) const PREVIOUS_CRC: usize = 80;
     pub(super) const ZERO: usize = 84;
+    pub(super) const DURABLE_POSITION: usize = 88;
 }
 
 mod frame_at {
@@ -100,7 +102,8 @@ mod frame_at {
     pub(super) const VERSION_LIMIT: usize = 136;
 }
 
-const _: () = assert!(file_at::ZERO + 4 == FILE_HEADER_BYTES);
+const _: () = assert!(file_at::ZERO + 4 == file_at::DURABLE_POSITION);
+const _: () = assert!(file_at::DURABLE_POSITION + 8 == FILE_HEADER_BYTES);
 const _: () = assert!(FILE_HEADER_BYTES as u64 <= SECTOR_BYTES);
 const _: () = assert!(SLOT_OFFSETS[0] + SECTOR_BYTES <= SLOT_OFFSETS[1]);
 const _: () = assert!(SLOT_OFFSETS[1] + SECTOR_BYTES <= HEADER_BLOCK_BYTES);
@@ -133,6 +136,8 @@ pub struct FileHeader {
     pub checkpoint: Version,
     /// Header crc of the frame before this file; 0 at the start of the log.
     pub previous_crc: u32,
+    /// Every byte before this position was durable when the header was written.
+    pub durable_position: u64,
 }
 
 /// What stands in the place of a file header.
@@ -161,6 +166,7 @@ impl FileHeader {
         put(&mut bytes, file_at::REPLAY_FROM, self.replay_from.to_le_bytes());
         put(&mut bytes, file_at::CHECKPOINT, self.checkpoint.0.to_le_bytes());
         put(&mut bytes, file_at::PREVIOUS_CRC, self.previous_crc.to_le_bytes());
+        put(&mut bytes, file_at::DURABLE_POSITION, self.durable_position.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[file_at::FORMAT..]);
         put(&mut bytes, file_at::CRC, crc.to_le_bytes());
         bytes
@@ -226,6 +232,7 @@ impl FileHeader {
             replay_from: u64_at(bytes, file_at::REPLAY_FROM),
             checkpoint: Version(u64_at(bytes, file_at::CHECKPOINT)),
             previous_crc: u32_at(bytes, file_at::PREVIOUS_CRC),
+            durable_position: u64_at(bytes, file_at::DURABLE_POSITION),
         })
     }
 
@@ -378,6 +385,7 @@ mod tests {
         replay_from: 0x3333,
         checkpoint: Version(0x44),
         previous_crc: 0xDEAD_BEEF,
+        durable_position: 0x5555,
     };
 
     const FRAME_HEADER: FrameHeader = FrameHeader {
@@ -408,12 +416,13 @@ mod tests {
     #[test]
     fn the_bytes_of_a_file_header_are_fixed() {
         let golden = "424f574c2d4c4f47\
-                      f1186a8601005800\
+                      bd3d995a01006000\
                       30313233343536373839616263646566\
                       08070605040302010100000000000000\
                       11110000000000002200000000000000\
                       33330000000000004400000000000000\
-                      efbeadde00000000";
+                      efbeadde00000000\
+                      5555000000000000";
         assert_eq!(hex(&FILE_HEADER.encode()), golden);
         assert_eq!(FileHeader::decode(&FILE_HEADER.encode()), FileHeaderRead::Header(FILE_HEADER));
     }
@@ -475,11 +484,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_file_header_comes_back(store_id: [u8; 16], numbers: [u64; 6], previous_crc: u32) {
-            let [sequence, generation, start_position, epoch, replay_from, checkpoint] = numbers;
+        fn every_file_header_comes_back(store_id: [u8; 16], numbers: [u64; 7], previous_crc: u32) {
+            let [sequence, generation, start_position, epoch, replay_from, checkpoint, durable_position] = numbers;
             let checkpoint = Version(checkpoint);
             let header = FileHeader {
                 store_id, sequence, generation, start_position, epoch, replay_from, checkpoint, previous_crc,
+                durable_position,
             };
             prop_assert_eq!(FileHeader::decode_block(&header.encode_block()), FileHeaderRead::Header(header));
         }

@@ -67,6 +67,7 @@ use self::room::{NoRoom, Room};
 use self::statistics::Counters;
 pub use self::statistics::LogStatistics;
 use self::survey::Survey;
+pub(crate) use self::survey::read_up_to;
 pub use self::threads::{LogThreads, spawn};
 pub use self::waiters::Listener;
 use self::waiters::{Listeners, Signal, Waiters};
@@ -456,36 +457,6 @@ impl Log {
     /// Memory that records take on their way into a file, bytes: at most twice what the buffer may hold.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.shared.buffer.lock().memory_bytes() + self.shared.writer_bytes.load(SeqCst)
-    }
-
-    /// The counters. Copies three histograms.
-    pub fn statistics(&self) -> LogStatistics {
-        let (counters, files) = (&self.shared.counters, &self.shared.files);
-        let (live_files, spares, archive_pending_files) = {
-            let set = files.set.lock();
-            (set.live.len() as u64 + 1, set.spares.len() as u64, set.unarchived.len() as u64)
-        };
-        LogStatistics {
-            frames: counters.frames.load(SeqCst),
-            records: counters.records.load(SeqCst),
-            marks: counters.marks.load(SeqCst),
-            syncs: counters.syncs.load(SeqCst),
-            bytes_written: counters.bytes_written.load(SeqCst),
-            admissions_exceeded: counters.admissions_exceeded.load(SeqCst),
-            live_bytes: self.live_bytes(),
-            unwritten_bytes: self.shared.room.unwritten(),
-            files: live_files,
-            spares,
-            disk_full: self.is_disk_full(),
-            archived_files: counters.archived_files.load(SeqCst),
-            archived_bytes: counters.archived_bytes.load(SeqCst),
-            archive_pending_files,
-            archive_failures: counters.archive_failures.load(SeqCst),
-            archive_last_error: counters.archive_last_error.lock().clone(),
-            sync_latency_us: counters.sync_latency_us.snapshot(),
-            commit_latency_us: counters.commit_latency_us.snapshot(),
-            records_per_frame: counters.records_per_frame.snapshot(),
-        }
     }
 }
 

@@ -112,6 +112,7 @@ fn create(options: LogOptions, survey: &Survey) -> Result<(Arc<Shared>, LogWrite
         start_position: 0,
         epoch,
         replay_from: 0,
+        durable_position: 0,
         checkpoint: Version::ZERO,
         previous_crc: 0,
     };

@@ -76,6 +76,8 @@ pub(crate) struct Scan {
     /// A frame beyond the limit was seen.
     limit_passed: bool,
     replay_from: u64,
+    /// The newest file header says that everything before this position was durable.
+    proven: u64,
     bytes_done: u64,
     bytes_total: u64,
 }
@@ -92,6 +94,9 @@ impl Scan {
     /// `Corrupt` for damage; what was read before it stands in `self`.
     pub(crate) fn run(&mut self, reader: &mut Reader<'_>, (newest, header): (usize, FileHeader)) -> Result<()> {
         self.replay_from = header.replay_from;
+        // Going on before the position where replay begins would put frames where the next start does not look for them.
+        self.proven = header.durable_position.max(header.replay_from);
+        self.witnessed = self.proven;
         self.epoch_max = reader.survey.files.iter().filter_map(|file| Some(file.header?.epoch)).max().unwrap_or(0);
         let first = self.first_file(reader.survey, newest)?;
         self.bytes_total = header.start_position.saturating_sub(first.1.start_position)
@@ -105,11 +110,11 @@ impl Scan {
         self.check_end(reader)
     }
 
-    /// The file that holds the position where replay begins.
+    /// The file that holds what is right before the position where replay begins.
     fn first_file(&mut self, survey: &Survey, newest: usize) -> Result<(usize, FileHeader)> {
         let headers = survey.files.iter().enumerate().filter_map(|(place, file)| Some((place, file.header?)));
         let first = headers
-            .filter(|(_, header)| header.start_position <= self.replay_from)
+            .filter(|(_, header)| header.start_position < self.replay_from || header.start_position == 0)
             .max_by_key(|(_, header)| header.sequence);
         let Some((place, header)) = first else {
             return Err(corrupt(survey, newest, REPLAY_FROM_OFFSET, "the file that the log begins in is missing"));
@@ -272,9 +277,7 @@ impl Scan {
             return Ok(());
         };
         let end_offset = HEADER_BLOCK_BYTES + (self.position - active.start_position);
-        if self.position < self.replay_from {
-            // The file header was written when everything before that position was durable. Going on here would put
-            // frames where the next start does not look for them.
+        if self.position < self.proven {
             let what = "a frame is damaged or missing; the newest file header proves it";
             return Err(corrupt(survey, last, end_offset, what));
         }

@@ -1,9 +1,11 @@
 //! What the log counts, for INFO and metrics. Counters only rise; the sizes are those of the moment.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use parking_lot::Mutex;
 
+use super::Log;
 use crate::histogram::{Histogram, HistogramSnapshot};
 
 /// The counters, written by the log's threads.
@@ -74,4 +76,36 @@ pub struct LogStatistics {
     pub commit_latency_us: HistogramSnapshot,
     /// Records in each frame.
     pub records_per_frame: HistogramSnapshot,
+}
+
+impl Log {
+    /// The counters. Copies three histograms.
+    pub fn statistics(&self) -> LogStatistics {
+        let (counters, files) = (&self.shared.counters, &self.shared.files);
+        let (live_files, spares, archive_pending_files) = {
+            let set = files.set.lock();
+            (set.live.len() as u64 + 1, set.spares.len() as u64, set.unarchived.len() as u64)
+        };
+        LogStatistics {
+            frames: counters.frames.load(SeqCst),
+            records: counters.records.load(SeqCst),
+            marks: counters.marks.load(SeqCst),
+            syncs: counters.syncs.load(SeqCst),
+            bytes_written: counters.bytes_written.load(SeqCst),
+            admissions_exceeded: counters.admissions_exceeded.load(SeqCst),
+            live_bytes: self.live_bytes(),
+            unwritten_bytes: self.shared.room.unwritten(),
+            files: live_files,
+            spares,
+            disk_full: self.is_disk_full(),
+            archived_files: counters.archived_files.load(SeqCst),
+            archived_bytes: counters.archived_bytes.load(SeqCst),
+            archive_pending_files,
+            archive_failures: counters.archive_failures.load(SeqCst),
+            archive_last_error: counters.archive_last_error.lock().clone(),
+            sync_latency_us: counters.sync_latency_us.snapshot(),
+            commit_latency_us: counters.commit_latency_us.snapshot(),
+            records_per_frame: counters.records_per_frame.snapshot(),
+        }
+    }
 }

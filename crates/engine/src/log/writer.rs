@@ -280,6 +280,8 @@ impl LogWriter {
             if now < due {
                 earliest(due);
             } else if self.write_mark(FLAG_MARK, self.tail.limit)? {
+                // A second witness, in another block than the frame and its mark.
+                self.write_header()?;
                 self.sync()?;
                 return Ok(Step::Worked);
             }
@@ -321,6 +323,7 @@ impl LogWriter {
             sequence: old.sequence + 1,
             generation: 1,
             start_position: self.tail.position,
+            durable_position: self.tail.position,
             epoch: self.tail.epoch,
             previous_crc: self.tail.previous_crc,
             ..old
@@ -462,12 +465,19 @@ impl LogWriter {
     /// Writes the active file's header anew and syncs it. The position never goes back: a reset may have been later.
     fn move_header(&mut self, replay_from: u64, checkpoint: Version) -> Result<()> {
         let header = &mut self.active.header;
-        header.generation += 1;
         header.replay_from = header.replay_from.max(replay_from);
         header.checkpoint = checkpoint;
-        self.active.write(&self.active.header.encode(), self.active.header.slot_offset())?;
+        self.write_header()?;
         self.sync_active()?;
         Ok(())
+    }
+
+    /// Writes the active file's header anew: it says what is durable now, and becomes durable with the next sync.
+    fn write_header(&mut self) -> Result<()> {
+        let header = &mut self.active.header;
+        header.generation += 1;
+        header.durable_position = self.synced;
+        self.active.write(&self.active.header.encode(), self.active.header.slot_offset())
     }
 
     fn sync_active(&self) -> Result<Duration> {
@@ -495,6 +505,7 @@ impl LogWriter {
     /// Everything is durable: one last mark says that no higher version was handed out.
     fn close(&mut self) -> Result<()> {
         if self.write_mark(FLAG_MARK | FLAG_CLOSED, self.tail.version)? {
+            self.write_header()?;
             self.sync()?;
         }
         self.shared.files.set.lock().archive(self.full_file());

@@ -135,7 +135,7 @@ impl Background {
     }
 }
 
-fn close_by_hand(log: &Log, (writer, files): &mut (LogWriter, FilePreparer), now: Duration) -> Result<()> {
+pub(super) fn close_by_hand(log: &Log, (writer, files): &mut (LogWriter, FilePreparer), now: Duration) -> Result<()> {
     log.begin_close();
     while !writer.is_closed() {
         if log.is_poisoned() {
@@ -144,6 +144,7 @@ fn close_by_hand(log: &Log, (writer, files): &mut (LogWriter, FilePreparer), now
         let worked = [writer.step(now), files.step()].contains(&Step::Worked);
         assert!(worked || writer.is_closed(), "a log that is closing makes progress");
     }
+    files.finish_archive();
     Ok(())
 }
 
@@ -217,6 +218,7 @@ fn write_checkpoints(store: &Weak<super::Shared>) {
             return;
         }
         store.checkpoint_if_due(&mut || {});
+        store.scrub_for(CHECKPOINT_LOOK.as_millis() as u64);
         drop(store);
         thread::park_timeout(CHECKPOINT_LOOK);
     }

@@ -123,16 +123,17 @@ impl Store {
     /// Whether the next checkpoint finds room for everything dirty and `bytes` more.
     #[inline]
     fn has_block_room(&self, bytes: u64) -> bool {
-        let limits = &self.shared.checkpoints.limits;
-        let room = limits.room.load(Relaxed);
-        if room == u64::MAX {
-            return true;
-        }
-        let log = &self.shared.log;
+        let room = self.shared.checkpoints.limits.room.load(Relaxed);
+        room == u64::MAX || self.pending_block_bytes(bytes) <= room
+    }
+
+    /// What the next checkpoint writes at most, if `bytes` more are logged.
+    pub(super) fn pending_block_bytes(&self, bytes: u64) -> u64 {
+        let (limits, log) = (&self.shared.checkpoints.limits, &self.shared.log);
         let logged =
             log.append_position().saturating_sub(limits.position.load(Relaxed)) + log.unwritten_bytes() + bytes;
         let touched = self.shared.keyspace.touched_bytes().saturating_sub(limits.touched.load(Relaxed));
-        logged.saturating_add(touched).saturating_mul(BLOCK_BYTES_FOR_LOGGED) <= room
+        logged.saturating_add(touched).saturating_mul(BLOCK_BYTES_FOR_LOGGED)
     }
 
     #[cold]

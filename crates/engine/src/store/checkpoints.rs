@@ -9,7 +9,7 @@
 //! again, and an older superblock is known to be damage. What fails for want of room is tried again later, and what was
 //! taken is dirty again; every other failure to write or sync stops the store.
 //!
-//! Not here: the exact cut (`keyspace::checkpoint`), the bytes (`blocks`), what a restart makes of it (`opening`).
+//! Not here: the exact cut (`keyspace::checkpoint`), the bytes (`blocks`), what a restart makes of it (`base`).
 
 use std::io;
 use std::path::PathBuf;
@@ -19,15 +19,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread::Thread;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::backlog::Limits;
 use super::staging::{Staging, record_of};
 use super::{Shared, Store, base};
-use crate::blocks::{BlockFile, Checkpoint, CheckpointOptions, Commit, KeyHashes, Published};
+use crate::blocks::{BlockFile, Checkpoint, CheckpointOptions, Commit, KeyHashes, Published, Record};
 use crate::error::{Error, Result};
 use crate::keyspace::SegmentSet;
 use crate::keyspace::checkpoint::{Cut, LargeEntry, Taken};
+use crate::keyspace::entry::Value;
 use crate::keyspace::hash::KeyHasher;
 use crate::limits::{
     CHECKPOINT_LOG_FACTOR, CHECKPOINT_PART_BYTES, CHECKPOINT_REMOVAL_BYTES, CHECKPOINT_RETRY, CHECKPOINT_SLICE,
@@ -71,7 +72,7 @@ pub struct CheckpointStatistics {
 /// The block file and who brings it forward.
 pub(super) struct Checkpoints {
     pub(super) path: PathBuf,
-    file: Mutex<BlockFile>,
+    pub(super) file: Mutex<BlockFile>,
     state: Mutex<State>,
     /// A running checkpoint is given up: the store is closing.
     abandoned: AtomicBool,
@@ -138,6 +139,11 @@ impl Checkpoints {
     /// Gives a running checkpoint up.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Relaxed);
+    }
+
+    /// The block file; `None` while a checkpoint is being written into it.
+    pub(super) fn try_file(&self) -> Option<MutexGuard<'_, BlockFile>> {
+        self.file.try_lock()
     }
 
     /// Wakes the thread that runs checkpoints.
@@ -273,7 +279,7 @@ impl Store {
             let state = checkpoints.state.lock();
             (state.asked > state.served, state.statistics.last_error.is_some(), state.attempted_at, state.policy)
         };
-        if !self.is_dirty() {
+        if !self.is_dirty() && !self.shared.scrub.wants_rewrite() {
             if is_asked {
                 checkpoints.serve_all();
             }
@@ -281,6 +287,7 @@ impl Store {
         }
         let since = now.saturating_sub(attempted_at);
         let is_wanted = self.wants_room_in_block_file()
+            || self.shared.scrub.wants_rewrite()
             || self.shared.log.live_bytes() >= policy.log_bytes
             || (!policy.interval.is_zero() && since >= policy.interval)
             || self.shared.keyspace.removal_bytes() >= CHECKPOINT_REMOVAL_BYTES;
@@ -305,8 +312,12 @@ impl Run<'_, '_> {
         }
         shared.checkpoints.segments_done.store(0, Relaxed);
         let (cut, version, position) = cut(&shared);
+        let newest = file.superblock();
+        // At the version of the one before, replay begins where that one's does: each of the two superblocks then leads
+        // to the same state, and a log that begins later always means that everything was emptied.
+        let replay_from = if version == newest.cut { newest.log_position } else { position };
         let touched = shared.keyspace.touched_bytes();
-        let mut written = self.write(file, &cut, version, position);
+        let mut written = self.write(file, &cut, version, replay_from);
         if written.is_ok() {
             shared.keyspace.published();
             shared.checkpoints.cut.store(version.0, Relaxed);
@@ -315,8 +326,13 @@ impl Run<'_, '_> {
             shared.keyspace.failed();
         }
         self.settle(&shared);
+        match &written {
+            Ok(_) => shared.scrub.published(),
+            Err(error @ Error::Corrupt { .. }) => self.store.note_damage(error),
+            Err(_) => {}
+        }
         if written.is_ok() {
-            shared.log.note_checkpoint(log::Checkpoint { version, position });
+            shared.log.note_checkpoint(log::Checkpoint { version, position: replay_from });
             if let Err(error) = self.store.wait_for_note(version) {
                 written = Err(error);
             }
@@ -347,7 +363,8 @@ impl Run<'_, '_> {
     fn write(&mut self, file: &mut BlockFile, cut: &Cut, version: Version, position: u64) -> Result<Published> {
         let shared = Arc::clone(&self.store.shared);
         let hasher = shared.keyspace.hasher();
-        let mut checkpoint = file.begin(hasher, &CheckpointOptions::default())?;
+        let put_bytes = Some(self.store.pending_block_bytes(0));
+        let mut checkpoint = file.begin(hasher, &CheckpointOptions { put_bytes, ..CheckpointOptions::default() })?;
         if cut.reset {
             checkpoint.start_empty();
         }
@@ -397,10 +414,10 @@ impl Run<'_, '_> {
     /// Writes a value part by part, each copied in a short hold. One that is handed over meanwhile comes again.
     fn write_large(&mut self, checkpoint: &mut Checkpoint<'_>, large: &LargeEntry) -> Result<()> {
         let shared = Arc::clone(&self.store.shared);
-        let record = crate::blocks::Record {
+        let record = Record {
             database: large.database,
             key: &large.key,
-            value: crate::keyspace::entry::Value::Bytes(&[]),
+            value: Value::Bytes(&[]),
             version: large.version,
             created: large.created,
             expire_at: large.expire_at,

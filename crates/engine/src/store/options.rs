@@ -8,9 +8,15 @@ use crate::disk::{Disk, OsDisk};
 use crate::error::Error;
 use crate::exec::Durability;
 use crate::limits::VALUE_BYTES_MAX;
+use crate::log::ArchiveOptions;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Name of the log's directory, unless the options name another.
+const LOG_DIRECTORY_NAME: &str = "log";
+/// Name of the block file, unless the options name another.
+const BLOCK_FILE_NAME: &str = "store.blocks";
 
 /// Told once when the log has failed and nothing can be acknowledged any more.
 pub type OnFailure = Arc<dyn Fn(&Error) + Send + Sync>;
@@ -29,6 +35,10 @@ pub struct Options {
     pub block_file_geometry: Geometry,
     /// When checkpoints are written.
     pub checkpoints: CheckpointPolicy,
+    /// Where finished log files are copied before they are given up; nowhere unless set.
+    pub archive: Option<ArchiveOptions>,
+    /// Bytes of the block file that are verified each second while nothing else is done with it; 0 for none.
+    pub scrub_bytes_per_second: u64,
     /// When calls return (and replies leave): [`Durability::Always`] unless weakened.
     pub durability: Durability,
     /// Independently locked parts of the keyspace: a power of two up to 256.
@@ -71,6 +81,8 @@ impl Options {
             block_file: None,
             block_file_geometry: Geometry { block_bytes: 4096, size: FileSize::Auto },
             checkpoints: CheckpointPolicy::default(),
+            archive: None,
+            scrub_bytes_per_second: 1 << 20,
             durability: Durability::Always,
             segments: 64,
             entries_per_segment: 0,
@@ -87,6 +99,18 @@ impl Options {
             memory_gauge: None,
             on_failure: None,
         }
+    }
+}
+
+impl Options {
+    /// Where the log lies.
+    pub(super) fn log_path(&self) -> PathBuf {
+        self.log_directory.clone().unwrap_or_else(|| self.directory.join(LOG_DIRECTORY_NAME))
+    }
+
+    /// Where the block file lies.
+    pub(super) fn block_path(&self) -> PathBuf {
+        self.block_file.clone().unwrap_or_else(|| self.directory.join(BLOCK_FILE_NAME))
     }
 }
 

@@ -229,6 +229,7 @@ fn log_and_recovery(server: &Server, store: &bowline::Statistics, out: &mut Stri
     line(out, "aof_last_write_status", if newest.is_poisoned() { "err" } else { "ok" });
     line(out, "rdb_changes_since_last_save", store.dirty);
     super::info_checkpoints::lines(&server.store().checkpoints(), out);
+    super::info_checkpoints::scrub_lines(&server.store().scrubbing(), out);
     line(out, "last_version", newest.last_version());
     line(out, "commit_version", newest.commit());
     line(out, "durable_version", newest.durable());
@@ -237,6 +238,7 @@ fn log_and_recovery(server: &Server, store: &bowline::Statistics, out: &mut Stri
     line(out, "recovered_bytes", recovered.bytes);
     line(out, "recovered_torn_bytes_cut", recovered.torn_bytes_cut);
     super::info_log::lines(&store.log, out);
+    super::info_archive::lines(server, &store.log, out);
 }
 
 fn statistics(figures: &Figures<'_>, out: &mut String) {

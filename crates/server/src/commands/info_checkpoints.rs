@@ -1,8 +1,17 @@
 //! The checkpoints' figures in INFO and STATS.
 
-use bowline::CheckpointStatistics;
+use bowline::{CheckpointStatistics, ScrubStatistics};
 
 use super::info::line;
+
+/// Writes the lines about the file's soundness.
+pub(super) fn scrub_lines(scrub: &ScrubStatistics, out: &mut String) {
+    line(out, "scrub_bytes", scrub.bytes);
+    line(out, "scrub_passes", scrub.passes);
+    line(out, "scrub_damage", scrub.damage);
+    line(out, "scrub_last_damage", scrub.last_damage.as_deref().unwrap_or(""));
+    line(out, "scrub_repairs", scrub.repairs);
+}
 
 /// Writes the lines: first those that Redis has for its snapshots.
 pub(super) fn lines(checkpoints: &CheckpointStatistics, out: &mut String) {

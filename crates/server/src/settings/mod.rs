@@ -57,6 +57,11 @@ impl Settings {
         self.absolute(&self.block_file).unwrap_or_else(|| self.data_directory().join("store.blocks"))
     }
 
+    /// The archive of log files, where there is one.
+    pub fn archive_directory(&self) -> Option<PathBuf> {
+        self.absolute(&self.archive_dir)
+    }
+
     /// The path of the UNIX socket, where there is one.
     pub fn unix_socket(&self) -> Option<PathBuf> {
         self.absolute(&self.unixsocket)

@@ -118,10 +118,18 @@ rows! {
         block_file_size: SizeOrAuto = "auto", "block-file-size", Kind::BytesOrAuto { min: MB, max: 16_384 * GB }, Start;
         /// Size of a block of a new block file: a power of two from 4kb to 64kb.
         block_size: u64 = "4096", "block-size", bytes(4 * KB, 64 * KB), Start;
+        /// Directory that finished log files are copied to before they are given up, and that a restore reads; empty for none.
+        archive_dir: PathBuf = "", "archive-dir", Kind::Path, Start;
+        /// Seconds after which archived log files are removed, counted from their last write; 0 keeps them.
+        archive_keep_time: u64 = "0", "archive-keep-time", integer(0, 10_000_000_000), Start;
+        /// Bytes of archived log files beyond which the oldest are removed; 0 keeps them.
+        archive_keep_size: u64 = "0", "archive-keep-size", bytes(0, i64::MAX), Start;
         /// A checkpoint is written when the log is longer than this: what a restart has to read at most, about.
         checkpoint_log_size: u64 = "536870912", "checkpoint-log-size", bytes(MB, 1024 * GB), Live;
         /// Seconds after which a checkpoint is written if anything has changed; 0 for never.
         checkpoint_interval: u32 = "900", "checkpoint-interval", integer(0, 2_147_483_647), Live;
+        /// Bytes of the block file that are read and verified each second, to find rot early; 0 for none.
+        scrub_rate: u64 = "1048576", "scrub-rate", bytes(0, 16 * GB), Live;
     }
     section "Keys and memory" {
         /// Numbered databases for SELECT.

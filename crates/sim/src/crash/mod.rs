@@ -11,6 +11,7 @@
 //!
 //! Not here: the disk that loses ([`crate::disk`]), real processes and real power.
 
+pub mod archive;
 pub mod history;
 pub mod log;
 pub mod model;
@@ -62,6 +63,9 @@ pub enum Problem {
     /// The store does not open although nothing but the power failed.
     #[error("the store does not open after a power cut: {0}")]
     Refused(bowline::Error),
+    /// A checkpoint found damage although nothing but the power failed.
+    #[error("a checkpoint found damage: {0}")]
+    Damaged(bowline::Error),
     /// Nothing failed, and still the log makes no progress.
     #[error("the log makes no progress although no call fails: {0}")]
     Stuck(&'static str),
@@ -99,14 +103,16 @@ pub struct Replay {
     pub call: u64,
     /// "CUT", "EIO" or "ENOSPC".
     pub fault: &'static str,
+    /// The file in `tests` that the test is in.
+    pub suite: &'static str,
     /// Name of the test.
     pub test: &'static str,
 }
 
 impl fmt::Display for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Replay { seed, call, fault, test } = self;
-        write!(f, "replay: SEED={seed} {fault}={call} cargo test -p bowline-sim --test crash {test}")
+        let Replay { seed, call, fault, suite, test } = self;
+        write!(f, "replay: SEED={seed} {fault}={call} cargo test -p bowline-sim --test {suite} {test}")
     }
 }
 

@@ -176,9 +176,7 @@ impl StoreProcess<'_> {
         });
         problem?;
         match failed {
-            Err(Error::Corrupt { path, offset, what }) => {
-                Err(Problem::State(format!("a checkpoint found damage in {} at {offset}: {what}", path.display())))
-            }
+            Err(damage @ Error::Corrupt { .. }) => Err(Problem::Damaged(damage)),
             _ => Ok(()),
         }
     }

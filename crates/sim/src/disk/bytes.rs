@@ -149,12 +149,14 @@ impl FileBytes {
     pub(crate) fn after_power_cut(&self, random: &mut Random) -> FileBytes {
         let kept = ALL_KEPT[random.index(ALL_KEPT.len())];
         let chosen = self.choose(kept, random);
-        let mut bytes = self.durable.clone();
+        let mut after =
+            FileBytes { durable: self.durable.clone(), before: self.before.clone(), ..FileBytes::default() };
         for (sector, content) in chosen {
-            put_sector(&mut bytes, sector, content);
+            after.make_durable(sector, content);
         }
-        bytes.resize(self.length_after_cut(kept, random), 0);
-        FileBytes { cached: bytes.clone(), durable: bytes, ..FileBytes::default() }
+        after.durable.resize(self.length_after_cut(kept, random), 0);
+        after.cached.clone_from(&after.durable);
+        after
     }
 
     fn length_after_cut(&self, kept: Kept, random: &mut Random) -> usize {

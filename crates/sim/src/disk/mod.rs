@@ -152,6 +152,20 @@ impl SimDisk {
         bytes
     }
 
+    /// The bytes of `path` with every sector as it was before its newest durable content, where it ever held anything
+    /// else: a disk that lost the last write of each. Panics when there is no such file.
+    pub fn contents_before(&self, path: &Path) -> Vec<u8> {
+        let mut bytes = self.contents(path);
+        let state = self.state();
+        let file = &state.files[&state.file_at(path)];
+        for (place, sector) in bytes.chunks_mut(SECTOR_BYTES).enumerate() {
+            if let Some(before) = file.content_before((place * SECTOR_BYTES) as u64) {
+                sector.copy_from_slice(&before[..sector.len()]);
+            }
+        }
+        bytes
+    }
+
     /// Whether some bytes of `path` are not durable. Panics when there is no such file.
     pub fn is_dirty(&self, path: &Path) -> bool {
         let state = self.state();

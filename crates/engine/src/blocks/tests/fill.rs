@@ -1,5 +1,7 @@
 //! How much of a fixed file its users get, and that a full one can still be emptied.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const FILE_BYTES: u64 = 64 * 1024 * 1024;
@@ -111,4 +113,73 @@ fn single_overwrites_in_a_nearly_full_file_never_fail_while_there_is_room() {
     }
     assert_sound(&file.view(), STRONG);
     assert_eq!(file.superblock().entries, entries);
+}
+
+/// Values of one size class: a workload has mostly one.
+fn sizes() -> impl Strategy<Value = std::ops::Range<usize>> {
+    prop_oneof![
+        Just(0..40),
+        Just(0..300),
+        Just(900..1100),
+        Just(2000..4200),
+        Just(0..9000),
+        Just(9000..48_000),
+        Just(0..200_000)
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn what_there_is_room_for_is_always_taken(
+        sizes in sizes(), blocks in 64u64..1500, seed: u64, block_bits in 12u32..=14, rounds in 3usize..25,
+        known: bool, batch in 1usize..400,
+    ) {
+        let mut random = seed;
+        let mut next = |limit: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % limit.max(1)
+        };
+        let disk = MemoryDisk::default();
+        let geometry = Geometry { block_bytes: 1 << block_bits, size: FileSize::Fixed(blocks << block_bits) };
+        let mut file = create(&disk, &geometry);
+        let mut stored = std::collections::BTreeMap::new();
+        for round in 0..rounds {
+            let mut room = file.room().bytes;
+            let (mut puts, mut removals) = (Vec::new(), Vec::new());
+            let mut seen = std::collections::BTreeSet::new();
+            let removing = round % 3 == 2;
+            for _ in 0..batch {
+                let key = format!("key:{}", next(3000));
+                if !seen.insert(key.clone()) {
+                    continue;
+                }
+                if removing && next(2) == 0 {
+                    if stored.remove(&key).is_some() {
+                        removals.push(key);
+                    }
+                    continue;
+                }
+                let bytes = sizes.start + next(sizes.end - sizes.start);
+                let cost = put_cost(key.len(), bytes);
+                if cost <= room {
+                    room -= cost;
+                    puts.push((key.clone(), bytes, stored.insert(key, bytes).is_some()));
+                }
+            }
+            let put_bytes = known.then(|| file.room().bytes - room);
+            let options = CheckpointOptions { put_bytes, ..CheckpointOptions::default() };
+            let mut checkpoint = file.begin(&STRONG, &options).unwrap();
+            for (key, bytes, is_stored) in puts {
+                let value = vec![b'v'; bytes];
+                put(&mut checkpoint, &record(key.as_bytes(), &value), STRONG, is_stored).expect("there was room");
+            }
+            for key in removals {
+                remove(&mut checkpoint, key.as_bytes(), STRONG);
+            }
+            checkpoint.publish(&commit(round as u64 + 1)).expect("there was room");
+        }
+        assert_sound(&file.view(), STRONG);
+        prop_assert_eq!(contents(&file.view(), STRONG).len(), stored.len());
+    }
 }

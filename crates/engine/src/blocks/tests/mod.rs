@@ -5,6 +5,7 @@ mod disk;
 mod fill;
 mod model;
 mod rules;
+mod system;
 
 use std::collections::BTreeMap;
 use std::path::Path;

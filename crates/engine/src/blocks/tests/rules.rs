@@ -285,13 +285,15 @@ fn a_disk_without_room_stops_growth_and_nothing_else() {
     let disk = MemoryDisk::default();
     let mut file = create(&disk, &auto());
     publish(&mut file, &[(b"key", b"value")], false);
-    disk.state().capacity = Some(3_000_000);
+    disk.state().capacity = Some(1_500_000);
     let mut checkpoint = file.begin(&STRONG, &CheckpointOptions::default()).unwrap();
     let error = put(&mut checkpoint, &record(b"large", &[1; 4_000_000]), STRONG, false).unwrap_err();
     assert!(matches!(error, Error::Io { op: "resize", .. }), "{error}");
     drop(checkpoint);
     publish(&mut file, &[(b"key", b"other")], true);
-    assert_eq!(contents(&open(&disk).unwrap().view(), STRONG).len(), 1);
+    // What is free in the file is used to the last block.
+    publish(&mut file, &[(b"large", &[1; 950_000])], false);
+    assert_eq!(contents(&open(&disk).unwrap().view(), STRONG).len(), 2);
 }
 
 #[test]
@@ -386,4 +388,35 @@ fn an_inspection_counts_every_block() {
         inspection.extent_fill.iter().sum::<u64>(),
         file.published.table.extents(BlockKind::Data).count() as u64
     );
+}
+
+#[test]
+fn a_database_may_be_dropped_changed_and_dropped_with_all_others_in_one_checkpoint() {
+    let disk = MemoryDisk::default();
+    let mut file = create(&disk, &auto());
+    publish_numbered(&mut file, &numbered(1000, 100), false);
+    let mut checkpoint = file.begin(&STRONG, &CheckpointOptions::default()).unwrap();
+    checkpoint.drop_database(DatabaseId(0)).unwrap();
+    checkpoint.drop_database(DatabaseId(0)).unwrap();
+    remove(&mut checkpoint, b"key:5", STRONG);
+    put(&mut checkpoint, &record(b"key:7", b"new"), STRONG, false).unwrap();
+    checkpoint.publish(&commit(8)).unwrap();
+    assert_eq!(contents(&file.view(), STRONG).into_values().collect::<Vec<_>>(), [b"new"]);
+    assert_sound(&file.view(), STRONG);
+    let mut checkpoint = file.begin(&STRONG, &CheckpointOptions::default()).unwrap();
+    checkpoint.drop_database(DatabaseId(0)).unwrap();
+    checkpoint.start_empty();
+    checkpoint.publish(&commit(9)).unwrap();
+    assert_eq!(file.superblock().entries, 0);
+    assert_sound(&file.view(), STRONG);
+}
+
+#[test]
+fn a_restored_file_names_its_parent_in_every_superblock() {
+    let disk = MemoryDisk::default();
+    let parent = Parent { store_id: *b"parentparentpare", fork_version: Version(99) };
+    let mut file = BlockFile::create_restored(&disk, Path::new(PATH), &auto(), &IDENTITY, &parent).unwrap();
+    publish(&mut file, &[(b"key", b"value")], false);
+    let superblock = *open(&disk).unwrap().superblock();
+    assert_eq!((superblock.parent_store_id, superblock.fork_version), (parent.store_id, parent.fork_version));
 }

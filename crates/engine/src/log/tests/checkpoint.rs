@@ -72,6 +72,29 @@ fn a_log_that_ends_before_its_start_is_damaged() {
 }
 
 #[test]
+fn versions_never_go_back_when_the_frame_after_a_checkpoint_is_lost_with_its_file() {
+    let disk = TestDisk::default();
+    let mut log = TestLog::open(&disk);
+    while log.writer.file_header().sequence == 1 && log.log.append_position() < 50_000 {
+        log.put(&[1; 5_000]);
+    }
+    log.prepare();
+    log.log.note_checkpoint(Checkpoint { version: log.log.last_version(), position: log.log.append_position() });
+    assert_eq!(log.step(), Step::Worked);
+    let limit = log.log.version_limit();
+    log.append(&[2; 20_000]);
+    log.write_only();
+    log.prepare();
+    assert_eq!(log.writer.file_header().start_position, log.writer.file_header().replay_from);
+    // The power goes: of the new file only its header is there.
+    let disk = disk.copy();
+    disk.change(&file(2), HEADER_BLOCK_BYTES, |bytes| bytes.fill(0));
+    let mut log = TestLog::open(&disk);
+    assert_eq!(log.effects(), Vec::<Vec<u8>>::new());
+    assert!(log.put(b"next") > limit);
+}
+
+#[test]
 fn versions_start_above_those_that_a_checkpoint_knows_of() {
     for disk in [TestDisk::default(), disk_with(&[b"one"])] {
         let floor = Version::at_ms(START_MS + 3_600_000);

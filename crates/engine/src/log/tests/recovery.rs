@@ -171,7 +171,7 @@ fn a_damaged_header_of_the_newest_file_is_damage_once_a_mark_covers_its_frames()
         log.put(&[1; 5_000]);
     }
     log.become_quiet();
-    disk.flip_bit(&file(2), 20);
+    SLOT_OFFSETS.iter().for_each(|slot| disk.flip_bit(&file(2), slot + 20));
     let (offset, last) = *frames_of(&disk, &file(1)).last().unwrap();
     assert_eq!(damage(&disk), (file(1), offset + last.frame_bytes()));
 }
@@ -179,8 +179,27 @@ fn a_damaged_header_of_the_newest_file_is_damage_once_a_mark_covers_its_frames()
 #[test]
 fn a_damaged_header_of_the_only_file_is_damage() {
     let disk = disk_with(&[b"one"]);
-    disk.flip_bit(&file(1), 20);
+    SLOT_OFFSETS.iter().for_each(|slot| disk.flip_bit(&file(1), slot + 20));
     assert_eq!(damage(&disk), (file(1), 0));
+}
+
+#[test]
+fn either_header_of_the_only_file_will_do() {
+    for slot in SLOT_OFFSETS {
+        let disk = disk_with(&[b"one"]);
+        disk.flip_bit(&file(1), slot + 20);
+        assert_eq!(TestLog::open(&disk).effects(), [b"one".to_vec()]);
+    }
+}
+
+#[test]
+fn a_lost_block_with_the_last_frame_and_its_mark_is_damage() {
+    let disk = disk_with(&[b"one", b"two"]);
+    let (first, header) = record_frames_of(&disk, &file(1))[0];
+    let end = first + header.frame_bytes();
+    assert!(end < HEADER_BLOCK_BYTES + DIRECT_BLOCK_BYTES as u64, "everything stands in one block");
+    disk.change(&file(1), end, |bytes| bytes[..DIRECT_BLOCK_BYTES].fill(0));
+    assert_eq!(damage(&disk), (file(1), end));
 }
 
 /// A log of three files, with records to the end.
@@ -264,7 +283,7 @@ fn a_witnessed_frame_is_not_written_again() {
     TestLog::open(&disk);
     for call in disk.calls() {
         if let Call::Write(_, offset, bytes) = call {
-            let is_header = offset == SLOT_OFFSETS[0] && bytes.len() == FILE_HEADER_BYTES;
+            let is_header = SLOT_OFFSETS.contains(&offset) && bytes.len() == FILE_HEADER_BYTES;
             // Only the block that they end in is written again, with the opening mark, and not changed.
             let again = end.saturating_sub(offset) as usize;
             let is_block = offset.is_multiple_of(DIRECT_BLOCK_BYTES as u64) && again < DIRECT_BLOCK_BYTES;

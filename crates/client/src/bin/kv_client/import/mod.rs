@@ -116,9 +116,8 @@ impl Done {
             (Err(failure), Some(sender)) if sender.is_running() => match sender.finish() {
                 Ok(confirmed) => Err(Failure::Failed {
                     message: format!(
-                        "{failure}; {} keys and {} commands before it were imported",
-                        confirmed.entries(),
-                        confirmed.commands()
+                        "{failure}; imported before: {}",
+                        send::counted(confirmed.entries(), confirmed.commands())
                     ),
                     exit: failure.exit(),
                 }),

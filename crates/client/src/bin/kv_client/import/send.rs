@@ -192,10 +192,14 @@ impl Sender {
             if let Err(source) = self.stream.write_all(piece) {
                 // The other side knows better why: its answer, or its silence.
                 let _ = self.stream.shutdown();
-                return Err(match self.ended() {
-                    Ended::Complete => self.failure_of(Ended::Lost(source.to_string())),
-                    ended => self.failure_of(ended),
-                });
+                let ended = match self.ended() {
+                    Ended::Complete => Ended::Lost(source.to_string()),
+                    Ended::Lost(_) if is_timeout(&source) => {
+                        Ended::Lost("the server took no more bytes in time; see --timeout".to_owned())
+                    }
+                    ended => ended,
+                };
+                return Err(self.failure_of(ended));
             }
             self.confirmed.pieces.fetch_add(1, Ordering::Relaxed);
         }
@@ -220,18 +224,18 @@ impl Sender {
 
     fn failure_of(&self, ended: Ended) -> Failure {
         let (entries, commands) = (self.confirmed.entries(), self.confirmed.commands());
-        let confirmed = format!("{entries} keys and {commands} commands were confirmed before");
+        let confirmed = format!("confirmed before: {}", counted(entries, commands));
         match ended {
             Ended::Refused { name, text } => Failure::Failed {
                 message: format!(
-                    "{name}: the server answered {}; {confirmed}, and those that were on their way behind it may have been executed too",
+                    "{name}: the server answered {}; {confirmed}; what was on its way behind it may have been executed too",
                     printable(&text)
                 ),
                 exit: Exit::Server,
             },
             Ended::Lost(cause) => Failure::Failed {
                 message: format!(
-                    "the connection to {} was lost ({cause}); {confirmed}, later ones may or may not have been executed",
+                    "the connection to {} was lost ({cause}); {confirmed}; what was sent after them may or may not have been executed",
                     self.address
                 ),
                 exit: Exit::Connection,
@@ -394,6 +398,12 @@ impl Answers {
 
 fn is_timeout(source: &io::Error) -> bool {
     matches!(source.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// Both figures in words.
+pub(super) fn counted(entries: u64, commands: u64) -> String {
+    let plural = |number: u64, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
+    format!("{} and {}", plural(entries, "key"), plural(commands, "command"))
 }
 
 fn described(name: &[u8]) -> String {

@@ -1,0 +1,153 @@
+//! Whatever rots in the files of a store, no wrong byte is served: the store refuses to open and names the file, or shows
+//! exactly what was written (the damage hit bytes that nobody needs).
+//!
+//! Method: a store with checkpoints and a log behind the newest one; then one bit flips, a sector is zeroed, a sector or a
+//! block is as it was before, or two blocks stand in each other's place, anywhere in any file.
+//!
+//! Replay: SEED=<n> cargo test -p bowline-sim --test rot; `ROTS=<count>` for more than the everyday few.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bowline::Error;
+use bowline::disk::Disk;
+use bowline_sim::clock::SimClock;
+use bowline_sim::crash::model::Databases;
+use bowline_sim::disk::SimDisk;
+use bowline_sim::random::Random;
+use bowline_sim::store_machine::StoreMachine;
+
+const NOW_MS: u64 = 1_800_000_000_000;
+const ROTS: u64 = 400;
+const BLOCK: u64 = 4096;
+const SECTOR: u64 = 512;
+
+fn number_from_environment(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
+}
+
+/// A store that was killed with two checkpoints and a log behind them; its disk as it was at the first of them, its disk
+/// at the end, and what it shows.
+fn store(seed: u64) -> (SimDisk, SimDisk, Databases) {
+    let (disk, clock) = (SimDisk::new(seed), SimClock::new(NOW_MS));
+    let mut random = Random::for_part(seed, 7);
+    let mut machine = StoreMachine::open(&disk, &clock).expect("a new store opens");
+    let mut before = None;
+    for round in 0..3 {
+        for _ in 0..60 {
+            let key = [b"key:", &[b'0' + random.index(10) as u8][..]].concat();
+            let mut value = vec![0; if random.chance(1, 10) { random.index(30_000) } else { random.index(300) }];
+            random.fill(&mut value);
+            match random.below(5) {
+                0 => machine.call(&[b"DEL", &key]),
+                _ => machine.call(&[b"SET", &key, &value]),
+            };
+        }
+        if round < 2 {
+            machine.store.checkpoint().expect("a checkpoint");
+            before.get_or_insert_with(|| machine.disk.process_killed());
+        }
+    }
+    // Long enough for the last frame to get its witnesses.
+    machine.clock.advance(Duration::from_millis(50));
+    assert!(machine.become_quiet());
+    let contents = machine.contents().expect("the store answers");
+    (before.expect("there was a checkpoint"), machine.kill(), contents)
+}
+
+/// Damages one place; says what was done, or `None` when there is nothing to damage that way.
+fn rot(disk: &SimDisk, earlier: &SimDisk, random: &mut Random) -> Option<(PathBuf, String)> {
+    let files: Vec<PathBuf> = disk.paths().into_iter().filter(|path| !path.ends_with("lock")).collect();
+    let path = files[random.index(files.len())].clone();
+    let contents = disk.contents(&path);
+    // Mostly where something stands: files are zero-filled ahead.
+    let is_used = |offset: &u64| contents[*offset as usize] != 0;
+    let mut tries = (0..20).map(|_| random.below(contents.len() as u64)).collect::<Vec<_>>().into_iter();
+    let offset = tries.clone().find(is_used).or_else(|| tries.next())?;
+    let (sector, block) = (offset / SECTOR * SECTOR, offset / BLOCK * BLOCK);
+    let write = |at: u64, bytes: &[u8]| {
+        disk.open(&path).and_then(|file| file.write_all_at(bytes, at)).expect("the simulated disk takes it");
+    };
+    let what = match random.below(5) {
+        0 => {
+            disk.flip_bit(&path, offset, random.below(8) as u32);
+            format!("a bit of byte {offset} flipped")
+        }
+        1 => {
+            disk.zero_sector(&path, sector);
+            format!("the sector at {sector} zeroed")
+        }
+        2 => {
+            write(block, &vec![0; (contents.len() as u64 - block).min(BLOCK) as usize]);
+            format!("the block at {block} zeroed")
+        }
+        3 => {
+            let old = if earlier.exists(&path) { earlier.contents(&path) } else { Vec::new() };
+            let old = old.get(block as usize..)?;
+            write(block, &old[..old.len().min(BLOCK as usize)]);
+            format!("the block at {block} as it was before")
+        }
+        _ => {
+            let other = random.below(contents.len() as u64) / BLOCK * BLOCK;
+            let (from, to) = (&contents[other as usize..], contents.len() as u64 - block);
+            write(block, &from[..from.len().min(BLOCK.min(to) as usize)]);
+            format!("the block at {other} written to {block}")
+        }
+    };
+    Some((path, what))
+}
+
+#[test]
+fn no_rot_anywhere_shows_a_wrong_byte() {
+    let (first, count) = match number_from_environment("SEED") {
+        Some(seed) => (seed, 1),
+        None => (0, number_from_environment("ROTS").unwrap_or(ROTS)),
+    };
+    let (mut refused, mut harmless) = (0, 0);
+    let mut made: Option<(u64, (SimDisk, SimDisk, Databases))> = None;
+    for seed in first..first + count {
+        // A store serves for some places.
+        if made.as_ref().is_none_or(|(of, ..)| *of != seed / 20) {
+            made = Some((seed / 20, store(seed / 20)));
+        }
+        let Some((_, (earlier, disk, contents))) = &made else { unreachable!("it was made") };
+        let damaged = disk.process_killed();
+        let mut random = Random::for_part(seed, 9);
+        let Some((path, what)) = rot(&damaged, earlier, &mut random) else { continue };
+        match StoreMachine::open(&damaged, &SimClock::new(NOW_MS + 60_000)) {
+            Ok(mut machine) => {
+                let found = machine.contents();
+                assert!(found.as_ref() == Some(contents), "{}: {what}; replay: SEED={seed}", path.display());
+                harmless += 1;
+            }
+            Err(Error::Corrupt { .. } | Error::FormatTooNew { .. }) => refused += 1,
+            Err(error) => panic!("{}: {what}: {error}; replay: SEED={seed}", path.display()),
+        }
+    }
+    println!("{refused} times refused, {harmless} times nobody needed the bytes");
+    assert!(count == 1 || (refused > 0 && harmless > 0));
+}
+
+#[test]
+fn rot_in_the_block_file_of_an_open_store_is_found_and_mended_from_memory() {
+    let (_, disk, contents) = store(3);
+    let path = disk.paths().into_iter().find(|path| path.ends_with("store.blocks")).expect("there is a block file");
+    let mut found = 0;
+    for block in 0..disk.contents(&path).len() as u64 / BLOCK {
+        let damaged = disk.process_killed();
+        let clock = SimClock::new(NOW_MS + 60_000);
+        let machine = StoreMachine::open(&damaged, &clock).expect("a sound store opens");
+        damaged.flip_bit(&path, block * BLOCK + 3000 * u64::from(block > 1), 3);
+        machine.store.scrub(u64::MAX);
+        let is_damage = machine.store.scrubbing().damage > 0;
+        found += u64::from(is_damage);
+        machine.store.checkpoint().unwrap_or_else(|error| panic!("block {block}: {error}"));
+        assert_eq!(machine.store.scrubbing().repairs, u64::from(is_damage), "block {block}");
+        machine.store.scrub(u64::MAX);
+        assert_eq!(machine.store.scrubbing().damage, u64::from(is_damage), "block {block} is sound again");
+        let mut reopened = StoreMachine::open(&machine.kill(), &clock).expect("the mended store opens");
+        assert!(reopened.contents().as_ref() == Some(&contents), "block {block}");
+    }
+    assert!(found > 5, "{found} blocks were found damaged");
+}
