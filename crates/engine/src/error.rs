@@ -58,6 +58,13 @@ pub enum Error {
         /// The log's directory.
         path: PathBuf,
     },
+    /// Memory is at its limit and the policy finds nothing to evict. The write was refused before anything changed; reads
+    /// and removals go on.
+    #[error("memory is at its limit of {limit} bytes: remove entries, raise the limit or choose a policy that evicts")]
+    OutOfMemory {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// The block file is full: the checkpoint was given up, the one before stays. Writes wait until there is room.
     #[error("the block file {} is full at {bytes} bytes: delete some keys, or make a larger one", path.display())]
     BlockFileFull {

@@ -5,6 +5,7 @@ mod check_backup;
 pub mod commands;
 pub mod inspect;
 pub mod loading;
+pub mod memory;
 pub mod metrics;
 pub mod net;
 pub mod process;

@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 
 use bowline::blocks::{FileSize, Geometry};
 use bowline::log::ArchiveOptions;
-use bowline::{CheckpointPolicy, Durability, Error, Options, Store};
+use bowline::{CheckpointPolicy, Durability, Error, EvictionPolicy, MemoryLimit, Options, Store};
 
+use crate::memory;
 use crate::net::accept::Acceptor;
 use crate::net::event_loop::{EventLoop, Reception};
 use crate::net::listen::{self, Dialect, ListenError, Listening, SocketFile};
 use crate::process::{Exit, Process};
-use crate::settings::{self, Settings, SettingsStore, SizeOrAuto};
+use crate::settings::{self, MaxmemoryPolicy, Settings, SettingsStore, SizeOrAuto};
 use crate::state::Server;
 
 /// Serves until it is asked to end.
@@ -140,6 +141,8 @@ pub(crate) fn options(settings: &Settings, process: &Process) -> Options {
     options.databases = settings.databases;
     options.key_bytes_max = bytes(settings.max_key_size);
     options.value_bytes_max = bytes(settings.max_value_size);
+    options.memory_limit = memory_limit(settings);
+    options.memory_gauge = memory::gauge();
     options.log_file_bytes = settings.wal_file_size;
     options.log_buffer_bytes = bytes(settings.log_buffer_bytes());
     let process = process.clone();
@@ -147,6 +150,21 @@ pub(crate) fn options(settings: &Settings, process: &Process) -> Options {
         process.end_now(&Exit::StorageFailed(format!("{error}; the server ends, nothing acknowledged is lost")))
     }));
     options
+}
+
+/// How much memory the data may take.
+fn memory_limit(settings: &Settings) -> MemoryLimit {
+    let policy = match settings.maxmemory_policy {
+        MaxmemoryPolicy::NoEviction => EvictionPolicy::NoEviction,
+        MaxmemoryPolicy::AllkeysLru => EvictionPolicy::AllKeysLru,
+        MaxmemoryPolicy::AllkeysLfu => EvictionPolicy::AllKeysLfu,
+        MaxmemoryPolicy::AllkeysRandom => EvictionPolicy::AllKeysRandom,
+        MaxmemoryPolicy::VolatileLru => EvictionPolicy::VolatileLru,
+        MaxmemoryPolicy::VolatileLfu => EvictionPolicy::VolatileLfu,
+        MaxmemoryPolicy::VolatileRandom => EvictionPolicy::VolatileRandom,
+        MaxmemoryPolicy::VolatileTtl => EvictionPolicy::VolatileTtl,
+    };
+    MemoryLimit { bytes: usize::try_from(settings.memory_limit()).unwrap_or(usize::MAX), policy }
 }
 
 /// Where finished log files go.
@@ -218,12 +236,13 @@ fn open_store(server: &Server, process: &Process, end: &dyn Fn()) -> Result<Stor
 }
 
 /// A change of `durability` also changes how often the log is synced when nobody waits; one of the checkpoints' settings
-/// when the next one comes.
+/// when the next one comes; one of the limit on memory is held at once, and evicts in the background.
 fn follow_settings(server: &Server, store: &Store) {
     let store = store.clone();
     let follow = move |settings: &Settings| {
         store.log().set_background_sync(level(settings.durability).background_sync());
         store.set_checkpoint_policy(checkpoint_policy(settings));
+        store.set_memory_limit(memory_limit(settings));
         store.set_scrub_bytes_per_second(settings.scrub_rate);
     };
     // It may have changed while the store was opened.

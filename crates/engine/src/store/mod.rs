@@ -6,7 +6,7 @@
 //!  server's executors -----/                        \--> log --> disk --> commit --> answer
 //! ```
 //!
-//! Threads: "log-writer" and "log-files" (see `log`), "expiry" and "memory" (see `background`). With
+//! Threads: "log-writer" and "log-files" (see `log`), "expiry", "memory" and "eviction" (see `background`). With
 //! [`Options::threads`] off none is started and [`Store::turn`] does their work, for simulations.
 
 mod api;
@@ -16,6 +16,7 @@ mod base;
 mod batch;
 mod check;
 mod checkpoints;
+mod eviction;
 mod options;
 mod restore;
 mod scrub;
@@ -26,6 +27,7 @@ pub use api::{EntryInfo, Iter};
 pub use batch::Batch;
 pub use check::{BlockFileCheck, StoreCheck, check_store, inspect_block_file};
 pub use checkpoints::{Between, CheckpointPolicy, CheckpointStatistics};
+pub use eviction::{MemoryGauge, MemoryInUse, MemoryLimit, MemoryStatistics};
 pub use options::{OnFailure, Options};
 pub use restore::{
     RestoreError, RestoreProgress, RestoreRequest, Restored, Target, check_no_unfinished_restore, restore,
@@ -47,6 +49,8 @@ use crate::version::Version;
 use background::Background;
 use base::Base;
 use checkpoints::Checkpoints;
+use eviction::Memory;
+pub(crate) use eviction::MemoryRoom;
 use parking_lot::Mutex;
 use scrub::Scrub;
 use std::path::{Path, PathBuf};
@@ -69,6 +73,7 @@ struct Shared {
     options: Options,
     background: Background,
     checkpoints: Checkpoints,
+    memory: Memory,
     scrub: Scrub,
     log_directory: PathBuf,
     expired: AtomicU64,
@@ -97,6 +102,8 @@ pub struct Statistics {
     pub table_bytes: usize,
     /// Entries removed because they had expired, since the store was opened.
     pub expired: u64,
+    /// The limit on memory.
+    pub memory: MemoryStatistics,
     /// The log.
     pub log: LogStatistics,
     /// What was read when the store was opened.
@@ -125,6 +132,7 @@ impl Store {
 
     /// As [`Store::open`], telling `progress` how far recovery has come: often, and from the calling thread.
     pub fn open_watched(options: Options, progress: &dyn Fn(log::Progress)) -> Result<Store> {
+        let memory = Memory::new(options.memory_limit, options.memory_gauge.clone());
         let directory = &options.directory;
         let disk = options.disk.clone();
         disk.create_directory(directory).map_err(|source| Error::io("create", directory, source))?;
@@ -154,6 +162,7 @@ impl Store {
                 options.clock.wall_ms(),
                 is_clean.then_some(recovered.last_version),
             ),
+            memory,
             scrub: Scrub::new(options.scrub_bytes_per_second),
             time: StoreTime::new(options.clock.clone()),
             key_bytes_max: AtomicUsize::new(options.key_bytes_max.min(VALUE_BYTES_MAX)),
@@ -167,6 +176,7 @@ impl Store {
             directory_lock: Mutex::new(Some(directory_lock)),
         };
         let store = Store { shared: Arc::new(shared) };
+        store.look_at_memory();
         if store.shared.options.threads {
             store.shared.background.start(&store)?;
         }
@@ -266,6 +276,7 @@ impl Store {
             entry_bytes,
             table_bytes,
             expired: self.shared.expired.load(Ordering::Relaxed),
+            memory: self.memory(),
             log: self.shared.log.statistics(),
             recovered: self.shared.recovered,
         }
@@ -298,7 +309,8 @@ impl Store {
         if self.wants_room_in_block_file() && !self.shared.checkpoints.is_running() {
             self.checkpoint_if_due(&mut || {});
         }
-        self.shared.background.turn(self.shared.options.clock.monotonic()) || expired > 0
+        let evicted = self.shared.memory.is_limited() && self.evict_down();
+        self.shared.background.turn(self.shared.options.clock.monotonic()) || expired > 0 || evicted
     }
 
     /// Removes every entry that is due, in slices, as far as the log has room. Returns how many.
@@ -363,6 +375,7 @@ impl Store {
             databases: self.databases(),
             now_ms,
             value_bytes_max: self.value_bytes_max(),
+            policy: self.eviction_policy(),
             planned: &[],
             depends: Version::ZERO,
             last_version: self.shared.log.last_version(),
@@ -381,7 +394,7 @@ impl Store {
     /// Frees memory that would take long, on another thread.
     pub(crate) fn free_in_background(&self, freed: Freed) {
         if !freed.is_empty() {
-            self.shared.background.free(freed);
+            self.shared.background.free(freed, &self.shared.memory.freeing);
         }
     }
 

@@ -1,6 +1,7 @@
 //! How a store is opened.
 
 use super::checkpoints::CheckpointPolicy;
+use super::eviction::{MemoryGauge, MemoryLimit};
 use crate::blocks::{FileSize, Geometry};
 use crate::clock::{Clock, OsClock};
 use crate::disk::{Disk, OsDisk};
@@ -62,6 +63,11 @@ pub struct Options {
     pub disk: Arc<dyn Disk>,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
+    /// How much memory the data may take, and what happens when it does.
+    pub memory_limit: MemoryLimit,
+    /// What the process has in use, as its allocator counts it: what grows from the value at the opening on counts
+    /// against the limit. Without it the store counts its entries and tables itself.
+    pub memory_gauge: Option<MemoryGauge>,
     /// Called once when the log has failed and nothing can be acknowledged any more.
     pub on_failure: Option<OnFailure>,
 }
@@ -89,6 +95,8 @@ impl Options {
             threads: true,
             disk: Arc::new(OsDisk),
             clock: Arc::new(OsClock::default()),
+            memory_limit: MemoryLimit::default(),
+            memory_gauge: None,
             on_failure: None,
         }
     }

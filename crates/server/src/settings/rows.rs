@@ -142,9 +142,9 @@ rows! {
         max_key_size: u64 = "536870912", "max_key_size", bytes(1, 512 * MB), Live;
         /// Longest value, and longest argument of any command.
         max_value_size: u64 = "536870912", "max_value_size" also [Alias::of("proto-max-bulk-len")], bytes(MB, 512 * MB), Live;
-        /// Memory limit; not used yet, as eviction comes with a later release.
-        maxmemory: u64 = "0", "maxmemory", bytes(0, i64::MAX), Live;
-        /// What happens at the memory limit; not used yet.
+        /// Memory that the data may take beyond what the empty server has, in bytes or as a share such as 50% of the machine or of the cgroup's limit, whichever is less; 0 for no limit.
+        maxmemory: BytesOrPercent = "0", "maxmemory", Kind::BytesOrPercent, Live;
+        /// What goes at the memory limit: by use of late (lru) or over a long time (lfu), at random, by expiry (ttl); of all keys or of those that expire (volatile); or nothing, and writes are refused.
         maxmemory_policy: MaxmemoryPolicy = "noeviction", "maxmemory-policy", Kind::Word(MaxmemoryPolicy::WORDS), Live;
     }
     section "Limits of a connection" {
