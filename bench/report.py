@@ -18,6 +18,7 @@ TITLES = {
     "durable": "Both sync before they answer",
     "mix": "Reads beside committed writes",
     "memory": "Memory",
+    "hit_ratio": "Hits of a cache",
     "restart": "Restart",
     "loops": "Event loops",
 }

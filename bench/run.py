@@ -20,6 +20,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import hit_ratio
 import report
 from load import GENERATORS, KEYS, Load, fill
 from servers import ROOT, Bowline, Redis, Server, version_of_redis
@@ -49,6 +50,7 @@ class Bench:
     def __init__(self, base: Path, quick: bool, generator: str):
         self.generate = GENERATORS[generator]
         self.base = base
+        self.quick = quick
         self.seconds = 0.5 if quick else SECONDS
         self.runs = 1 if quick else RUNS
         self.keys = 100_000 if quick else KEYS
@@ -138,6 +140,18 @@ class Bench:
                                   against="Redis", lower_is_better=True)))
         return rows
 
+    def hit_ratio(self) -> list[dict]:
+        """A cache of a tenth of the keys under a limit on memory: what is found, against the better policy of Redis."""
+        requests = 100_000 if self.quick else 1_000_000
+        ratios = hit_ratio.measure(self.base, hit_ratio.TRACES, requests, hit_ratio.OURS, hit_ratio.THEIRS)
+        print(hit_ratio.table(ratios), flush=True)
+        rows = []
+        for kind, found in ratios.items():
+            theirs, policy = max((found[f"Redis {policy}"], policy) for policy in hit_ratio.THEIRS)
+            name = f"Hits of allkeys-lfu, {kind.replace('zipf:', 'zipf ').replace('scan:', 'zipf and scans ')}"
+            rows.append(shown(row(name, 100 * found["Bowline allkeys-lfu"], 100 * theirs, "%", 1.0, against=f"Redis, {policy}")))
+        return rows
+
     def restart(self) -> list[dict]:
         """Reading a log of 5 M SETs until PING is answered; page cache warm, no pinning (a restart has the machine)."""
         keys, found = self.many_keys, {}
@@ -213,7 +227,7 @@ class Bench:
                                   against="Bowline, one event loop")]
 
 
-PARTS = ["get_set", "pipelined", "durable", "mix", "memory", "restart", "restart_checkpoint", "checkpoint", "loops"]
+PARTS = ["get_set", "pipelined", "durable", "mix", "memory", "hit_ratio", "restart", "restart_checkpoint", "checkpoint", "loops"]
 
 
 def machine() -> dict:

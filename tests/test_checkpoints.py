@@ -239,7 +239,7 @@ def test_rot_in_the_block_file_of_a_running_server_is_found_named_and_mended(mak
             file.write(b"X")
         nodes.until(lambda: persistence(client)["scrub_repairs"] == 1, "the file to be written anew")
         told = persistence(client)
-        assert told["scrub_damage"] == 1 and "store.blocks is damaged at byte" in told["scrub_last_damage"]
+        assert told["scrub_damage"] == 1 and "store.blocks is damaged at byte" in str(told["scrub_last_damage"])
         expect(client, 3000)
     node.kill()
     node.start()

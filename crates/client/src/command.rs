@@ -117,6 +117,7 @@ const CONNECTION_SETTINGS: &[&str] = &["AUTH", "BL.DURABILITY", "HELLO", "READON
 
 /// Commands that wait for something other than the server's own work, for as long as they were told to.
 const BLOCKING: &[&str] = &[
+    "BL.BACKUP",
     "BL.SYNC",
     "BLMOVE",
     "BLMPOP",

@@ -22,6 +22,12 @@ impl Freed {
         self.entries.is_empty() && self.tables.is_empty()
     }
 
+    /// Bytes that will be free.
+    pub(crate) fn bytes(&self) -> usize {
+        let entries: usize = self.entries.iter().map(|entry| entry.borrow().allocated_bytes()).sum();
+        entries + self.tables.iter().map(DatabaseTable::bytes).sum::<usize>()
+    }
+
     fn entry(&mut self, entry: Option<Entry>) {
         self.entries.extend(entry.filter(|entry| entry.borrow().allocated_bytes() >= FREE_LATER_BYTES));
     }

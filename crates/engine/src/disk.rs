@@ -72,6 +72,27 @@ pub trait DiskFile: Send + Sync {
     }
 }
 
+/// Zeroed memory at an address that suits [`DiskFile::write_blocks_at`].
+pub(crate) struct AlignedBuffer {
+    memory: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl AlignedBuffer {
+    /// A buffer of `length` bytes.
+    pub(crate) fn new(length: usize) -> AlignedBuffer {
+        let memory = vec![0; length + DIRECT_BLOCK_BYTES];
+        let start = memory.as_ptr().align_offset(DIRECT_BLOCK_BYTES).min(DIRECT_BLOCK_BYTES);
+        AlignedBuffer { memory, start, length }
+    }
+
+    /// All of it.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.length]
+    }
+}
+
 /// The disk of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsDisk;

@@ -37,6 +37,12 @@ pub enum Error {
         /// The newest this release reads.
         newest: u16,
     },
+    /// A restore into the directory broke off: it holds no store.
+    #[error("a restore into {} was not finished: empty it and restore again", path.display())]
+    RestoreUnfinished {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Another process has the directory open.
     #[error("{} is in use by process {}: stop it or choose another directory", path.display(), pid.map_or_else(|| "(unknown)".to_owned(), |pid| pid.to_string()))]
     Locked {
@@ -51,6 +57,13 @@ pub enum Error {
     DiskFull {
         /// The log's directory.
         path: PathBuf,
+    },
+    /// Memory is at its limit and the policy finds nothing to evict. The write was refused before anything changed; reads
+    /// and removals go on.
+    #[error("memory is at its limit of {limit} bytes: remove entries, raise the limit or choose a policy that evicts")]
+    OutOfMemory {
+        /// The limit in bytes.
+        limit: usize,
     },
     /// The block file is full: the checkpoint was given up, the one before stays. Writes wait until there is room.
     #[error("the block file {} is full at {bytes} bytes: delete some keys, or make a larger one", path.display())]

@@ -36,14 +36,18 @@ pub mod keyspace;
 pub mod limits;
 pub mod log;
 mod recovery;
+pub mod snapshot;
 mod store;
 mod time;
 mod version;
 
 pub use error::{Error, Result};
 pub use exec::Durability;
+pub use keyspace::EvictionPolicy;
 pub use store::{
-    Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, OnFailure, Options,
-    ScrubStatistics, Statistics, Store, StoreCheck, check_store, inspect_block_file,
+    Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, MemoryGauge, MemoryInUse,
+    MemoryLimit, MemoryStatistics, OnFailure, Options, RestoreError, RestoreProgress, RestoreRequest, Restored,
+    ScrubStatistics, Statistics, Store, StoreCheck, Target, check_no_unfinished_restore, check_store,
+    inspect_block_file, restore,
 };
 pub use version::Version;

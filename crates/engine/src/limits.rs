@@ -21,6 +21,36 @@ pub const GROUP_BYTES_MAX: usize = 64 * 1024;
 /// Most expired entries removed in one hold by the background: other commands of the segment wait that long.
 pub const EXPIRE_SLICE: usize = 64;
 
+/// Most entries evicted in one hold: each takes a look at some 16 others, so this is about ten microseconds.
+pub const EVICT_SLICE: usize = 8;
+
+/// Holds in which a write evicts before it runs itself while memory is over its limit. Reached: the write runs once it has
+/// made as much room as it takes, and the background evicts the rest.
+pub const EVICT_SLICES: usize = 8;
+
+/// How often the allocator is asked how much memory is in use. What is written in between is counted by the tables.
+pub const MEMORY_LOOK: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// The same while memory is at its limit, so that what clients and buffers gave back is not evicted for.
+pub const MEMORY_LOOK_AT_LIMIT: std::time::Duration = std::time::Duration::from_millis(10);
+
+/// Unused parts of the allocator's pages count as used memory up to this part of what is allocated. Beyond, evicting would go
+/// on and on: a page becomes free only when all that lie in it have gone. Entries are moved together instead.
+pub const UNUSED_PARTS_COUNTED: usize = 8;
+
+/// From so many bytes of unused parts on, beyond those that count, entries are moved together.
+pub const UNUSED_PARTS_MIN: usize = 4 * 1024 * 1024;
+
+/// Entries that are moved in one hold, some ten microseconds.
+pub const MOVE_SLICE: usize = 128;
+
+/// How long entries are moved between two looks at memory: a quarter of a core, while it is needed at all; three times as
+/// long while an eighth of the memory or more is wasted.
+pub const MOVE_TIME: std::time::Duration = std::time::Duration::from_millis(25);
+
+/// How long it is left at that when all entries were moved and it did not help.
+pub const MOVE_PAUSE: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// An entry of this size or more is freed in the background, bytes: returning its pages takes the kernel a while.
 pub const FREE_LATER_BYTES: usize = 64 * 1024;
 
@@ -56,3 +86,9 @@ pub const CHECKPOINT_HANDED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How many times longer than the policy's length the log may become while checkpoints cannot keep up. Reached: writes
 /// wait for the checkpoint; where checkpoints fail they are refused.
 pub const CHECKPOINT_LOG_FACTOR: u64 = 4;
+
+/// Frames of a snapshot, 1 MiB each, that are read ahead of whoever takes them. Reached: the snapshot's thread waits.
+pub const SNAPSHOT_QUEUE: usize = 4;
+
+/// How much a snapshot's thread stands back for the others, as `nice` counts it.
+pub const SNAPSHOT_NICE: i32 = 10;

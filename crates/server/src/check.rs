@@ -1,7 +1,8 @@
 //! `kv_server --check DIR`: verifies the files of a data directory as a start would, and changes none of them.
 //!
 //! It takes part in the lock of the directory without writing into it, so a server that runs is named and not read
-//! while it writes. Not here: what makes a log or a block file valid (the engine's `log::check` and `blocks`).
+//! while it writes. Not here: what makes a log or a block file valid (the engine's `log::check` and `blocks`),
+//! what a restore reads (`check_backup`).
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -12,16 +13,24 @@ use bowline::log::{CheckReport, FileState};
 use bowline::{BlockFileCheck, Error, StoreCheck};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::check_backup::{check_archive, check_backup, is_archive};
 use crate::process::Exit;
 
 /// Problems of a block file that are printed.
 const PROBLEMS_SHOWN: usize = 20;
 
-/// Verifies the data directory `directory`, or a directory of log files, and prints what it finds.
+/// Verifies the data directory `directory`, a directory of log files, a backup file or an archive, and prints
+/// what it finds.
 ///
 /// Ends with [`Exit::Ok`] when a start would find everything that was acknowledged, [`Exit::Damaged`] when it would
 /// refuse, [`Exit::Locked`] when a server uses the directory, [`Exit::StartFailed`] when there is nothing to verify.
 pub fn check(directory: &Path) -> Exit {
+    if directory.is_file() {
+        return check_backup(directory);
+    }
+    if is_archive(directory) {
+        return check_archive(directory);
+    }
     match verify(directory) {
         Ok((paths, check)) => {
             let text = describe(&paths, &check);
@@ -37,7 +46,9 @@ pub fn check(directory: &Path) -> Exit {
 pub(crate) fn exit_of(error: &Error, flag: &str) -> Exit {
     match error {
         Error::Locked { .. } => Exit::Locked(error.to_string()),
-        Error::Corrupt { .. } | Error::FormatTooNew { .. } => Exit::Damaged(error.to_string()),
+        Error::Corrupt { .. } | Error::FormatTooNew { .. } | Error::RestoreUnfinished { .. } => {
+            Exit::Damaged(error.to_string())
+        }
         _ => Exit::StartFailed(format!("{error}; give {flag} the data directory of a server")),
     }
 }
@@ -61,6 +72,7 @@ pub(crate) fn paths_in(directory: &Path) -> Paths {
 fn verify(directory: &Path) -> bowline::Result<(Paths, StoreCheck)> {
     fs::metadata(directory).map_err(|source| Error::io("open", directory, source))?;
     let _shared = shared_lock(directory)?;
+    bowline::check_no_unfinished_restore(&OsDisk, directory)?;
     let paths = paths_in(directory);
     let check = bowline::check_store(&OsDisk, &paths.block_file, &paths.log_directory)?;
     if check.log.files.is_empty() && check.blocks.is_none() && check.damage.is_none() {

@@ -3,12 +3,22 @@
 use std::process::ExitCode;
 
 use bowline_server::process::launch::{Purposes, launch};
-use bowline_server::{check, inspect, run};
+use bowline_server::{check, inspect, restore, run};
 
 /// Its size classes are near enough to each other that an entry costs what it needs.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// What the allocator reads when the process starts: free pages go back to the system after a second and not after ten, by
+/// a thread of its own, so that what `maxmemory` promises is true of the resident memory too.
+// SAFETY: the name is jemalloc's own, for just this: a pointer to a text that ends with a zero. A reference to an
+// array is one.
+#[allow(unsafe_code)]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static ALLOCATOR_CONFIGURATION: &[u8; 43] = b"background_thread:true,dirty_decay_ms:1000\0";
+
 fn main() -> ExitCode {
-    launch(std::env::args_os().skip(1), &Purposes { run: run::run, check: check::check, inspect: inspect::inspect })
+    let purposes =
+        Purposes { run: run::run, restore: restore::restore, check: check::check, inspect: inspect::inspect };
+    launch(std::env::args_os().skip(1), &purposes)
 }

@@ -13,13 +13,15 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bowline::blocks::{FileSize, Geometry};
-use bowline::{CheckpointPolicy, Durability, Error, Options, Store};
+use bowline::log::ArchiveOptions;
+use bowline::{CheckpointPolicy, Durability, Error, EvictionPolicy, MemoryLimit, Options, Store};
 
+use crate::memory;
 use crate::net::accept::Acceptor;
 use crate::net::event_loop::{EventLoop, Reception};
 use crate::net::listen::{self, Dialect, ListenError, Listening, SocketFile};
 use crate::process::{Exit, Process};
-use crate::settings::{self, Settings, SettingsStore, SizeOrAuto};
+use crate::settings::{self, MaxmemoryPolicy, Settings, SettingsStore, SizeOrAuto};
 use crate::state::Server;
 
 /// Serves until it is asked to end.
@@ -118,7 +120,7 @@ fn open_doors(settings: &Settings) -> Result<(Vec<Listening>, Option<SocketFile>
 }
 
 /// The engine's options of these settings.
-fn options(settings: &Settings, process: &Process) -> Options {
+pub(crate) fn options(settings: &Settings, process: &Process) -> Options {
     let bytes = |wanted: u64| usize::try_from(wanted).unwrap_or(usize::MAX);
     let mut options = Options::new(settings.data_directory());
     options.log_directory = Some(settings.log_directory());
@@ -131,6 +133,7 @@ fn options(settings: &Settings, process: &Process) -> Options {
         },
     };
     options.checkpoints = checkpoint_policy(settings);
+    options.archive = archive(settings);
     options.scrub_bytes_per_second = settings.scrub_rate;
     options.durability = level(settings.durability);
     options.segments = settings.num_segments as usize;
@@ -138,6 +141,8 @@ fn options(settings: &Settings, process: &Process) -> Options {
     options.databases = settings.databases;
     options.key_bytes_max = bytes(settings.max_key_size);
     options.value_bytes_max = bytes(settings.max_value_size);
+    options.memory_limit = memory_limit(settings);
+    options.memory_gauge = memory::gauge();
     options.log_file_bytes = settings.wal_file_size;
     options.log_buffer_bytes = bytes(settings.log_buffer_bytes());
     let process = process.clone();
@@ -145,6 +150,31 @@ fn options(settings: &Settings, process: &Process) -> Options {
         process.end_now(&Exit::StorageFailed(format!("{error}; the server ends, nothing acknowledged is lost")))
     }));
     options
+}
+
+/// How much memory the data may take.
+fn memory_limit(settings: &Settings) -> MemoryLimit {
+    let policy = match settings.maxmemory_policy {
+        MaxmemoryPolicy::NoEviction => EvictionPolicy::NoEviction,
+        MaxmemoryPolicy::AllkeysLru => EvictionPolicy::AllKeysLru,
+        MaxmemoryPolicy::AllkeysLfu => EvictionPolicy::AllKeysLfu,
+        MaxmemoryPolicy::AllkeysRandom => EvictionPolicy::AllKeysRandom,
+        MaxmemoryPolicy::VolatileLru => EvictionPolicy::VolatileLru,
+        MaxmemoryPolicy::VolatileLfu => EvictionPolicy::VolatileLfu,
+        MaxmemoryPolicy::VolatileRandom => EvictionPolicy::VolatileRandom,
+        MaxmemoryPolicy::VolatileTtl => EvictionPolicy::VolatileTtl,
+    };
+    MemoryLimit { bytes: usize::try_from(settings.memory_limit()).unwrap_or(usize::MAX), policy }
+}
+
+/// Where finished log files go.
+fn archive(settings: &Settings) -> Option<ArchiveOptions> {
+    let seconds = settings.archive_keep_time;
+    settings.archive_directory().map(|directory| ArchiveOptions {
+        directory,
+        keep_for: (seconds > 0).then(|| Duration::from_secs(seconds)),
+        keep_bytes: Some(settings.archive_keep_size).filter(|bytes| *bytes > 0),
+    })
 }
 
 /// When checkpoints are written.
@@ -188,7 +218,9 @@ fn open_store(server: &Server, process: &Process, end: &dyn Fn()) -> Result<Stor
     let opened = Store::open_watched(options(&server.settings.current(), process), &progress);
     let store = opened.map_err(|error| match error {
         Error::Locked { .. } => Exit::Locked(error.to_string()),
-        Error::Corrupt { .. } | Error::FormatTooNew { .. } => Exit::Damaged(error.to_string()),
+        Error::Corrupt { .. } | Error::FormatTooNew { .. } | Error::RestoreUnfinished { .. } => {
+            Exit::Damaged(error.to_string())
+        }
         _ => Exit::StartFailed(error.to_string()),
     })?;
     let statistics = store.statistics();
@@ -204,12 +236,13 @@ fn open_store(server: &Server, process: &Process, end: &dyn Fn()) -> Result<Stor
 }
 
 /// A change of `durability` also changes how often the log is synced when nobody waits; one of the checkpoints' settings
-/// when the next one comes.
+/// when the next one comes; one of the limit on memory is held at once, and evicts in the background.
 fn follow_settings(server: &Server, store: &Store) {
     let store = store.clone();
     let follow = move |settings: &Settings| {
         store.log().set_background_sync(level(settings.durability).background_sync());
         store.set_checkpoint_policy(checkpoint_policy(settings));
+        store.set_memory_limit(memory_limit(settings));
         store.set_scrub_bytes_per_second(settings.scrub_rate);
     };
     // It may have changed while the store was opened.

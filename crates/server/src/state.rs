@@ -27,6 +27,15 @@ pub enum PauseMode {
     Writes,
 }
 
+/// How many backups there are.
+#[derive(Debug, Default)]
+pub struct Backups {
+    /// Handed out now.
+    pub running: AtomicU64,
+    /// Begun since the start; the id of the newest.
+    pub begun: AtomicU64,
+}
+
 /// What all loops share.
 pub struct Server {
     /// How far recovery is, until the store is open.
@@ -45,6 +54,8 @@ pub struct Server {
     pub started: Instant,
     /// 40 random hexadecimal digits, new at every start.
     pub run_id: String,
+    /// Backups.
+    pub backups: Backups,
     /// Whether a checkpoint is written when the server ends.
     pub checkpoint_at_end: AtomicBool,
     store: OnceLock<Store>,
@@ -72,6 +83,7 @@ impl Server {
             clients: Clients::default(),
             started: Instant::now(),
             run_id: run_id(),
+            backups: Backups::default(),
             checkpoint_at_end: AtomicBool::new(true),
             store: OnceLock::new(),
             loops: OnceLock::new(),

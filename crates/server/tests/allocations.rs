@@ -39,6 +39,8 @@ fn talk() -> Talk {
     options.log_file_bytes = 1 << 20;
     options.log_buffer_bytes = 256 << 10;
     let settings = Arc::new(SettingsStore::load(Sources::default()).expect("the defaults"));
+    // On a busy machine any command may take long, and be noted.
+    settings.set(&[("slowlog-log-slower-than", "-1")]).expect("valid");
     let server = Server::new(settings);
     server.open(Store::open(options).expect("opens"));
     let bench = Workbench::new(server.clone());

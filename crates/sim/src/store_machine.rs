@@ -60,7 +60,7 @@ impl StoreMachine {
         StoreMachine::open_with(options(shared, clock), disk, clock)
     }
 
-    /// Opens the store that `options` describe; they reach files on `disk`.
+    /// Opens the store of these options, whose disk and clock are `disk` and `clock`.
     pub fn open_with(options: Options, disk: &SimDisk, clock: &SimClock) -> Result<StoreMachine, Error> {
         let store = Store::open(options)?;
         let executor = Executor::new(&store);

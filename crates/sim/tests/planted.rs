@@ -122,5 +122,9 @@ fn a_log_that_does_not_name_the_newest_checkpoint_is_found() {
 
 #[test]
 fn a_checkpoint_that_the_log_was_not_told_of_is_found() {
-    assert!(!problems_of_the_store(Lie::LoseCheckpointNote).is_empty());
+    // It shows where a file was given up that the header still names: not in every run.
+    let calls_of = |seed| store::undisturbed(seed).expect("the run without a mistake is right").0.len() as u64;
+    let mut cuts = (0..SEEDS).flat_map(|seed| (0..=calls_of(seed)).map(move |call| (seed, call)));
+    let mistake = Some(Mistake::Disk(Lie::LoseCheckpointNote));
+    assert!(cuts.any(|(seed, call)| store::check_cut(seed, call, 2, mistake).is_err()));
 }

@@ -66,6 +66,12 @@ impl Device {
         self.file.write_all_at(bytes, self.offset(block)).map_err(|source| Error::io("write", &self.path, source))
     }
 
+    /// As [`Device::write`], past the system's cache: `bytes` are aligned.
+    pub(crate) fn write_direct(&self, block: u32, bytes: &[u8]) -> Result<()> {
+        let written = self.file.write_blocks_at(bytes, self.offset(block));
+        written.map_err(|source| Error::io("write", &self.path, source))
+    }
+
     /// Makes everything written durable.
     pub(crate) fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(|source| Error::io("sync", &self.path, source))

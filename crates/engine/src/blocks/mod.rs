@@ -186,6 +186,22 @@ impl BlockFile {
         BlockFile::open_device(Device { file, path: path.to_owned(), block_bytes: 0 })
     }
 
+    /// Whether a block file or a device stands at `path` that has a superblock, of whatever format.
+    ///
+    /// # Errors
+    /// `Io`, but not when nothing is there.
+    pub fn is_at(disk: &dyn Disk, path: &Path) -> Result<bool> {
+        let file = match disk.open_read_only(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened.map_err(|source| Error::io("open", path, source))?,
+        };
+        match published::find_superblock(&*file, path) {
+            Ok(_) | Err(Error::FormatTooNew { .. }) => Ok(true),
+            Err(Error::Corrupt { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn open_device(device: Device) -> Result<BlockFile> {
         let (superblock, found) = published::find_superblock(&*device.file, &device.path)?;
         let device = Device { block_bytes: superblock.block_bytes as usize, ..device };

@@ -16,16 +16,19 @@ use super::format::leaf::{self, IndexEntry, code_units, is_chunked};
 use super::format::manifest::{BlockRef, LeafRef};
 use super::format::record::{Body, ReadRecord};
 use super::format::table::TableEntry;
-use super::format::{BlockKind, extent_blocks_max, stream_bytes};
+use super::format::{BlockKind, EXTENT_BYTES_MAX, extent_blocks_max, stream_bytes};
 use super::index::LeafStore;
 use super::published::Published;
 use super::records::{BodyBuffer, Records};
 use super::space::{Run, Space};
 use super::table::BlockTable;
+use crate::disk::AlignedBuffer;
 use crate::error::{Error, Result};
 
 /// A file that grows by itself grows by an eighth, within these bounds, bytes.
 const GROW_BYTES: std::ops::RangeInclusive<u64> = 1024 * 1024..=64 * 1024 * 1024;
+/// From this size on writes go past the system's cache.
+const DIRECT_BYTES_MIN: usize = 16 * 1024;
 /// Single blocks that follow each other are written together up to this.
 const GATHER_BYTES: usize = 256 * 1024;
 
@@ -63,6 +66,8 @@ pub(crate) struct Writer<'a> {
     singles: Run,
     /// Single blocks not yet written, from a block on.
     gathered: (u32, Vec<u8>),
+    /// What is written past the system's cache, so that the log's syncs do not wait for a checkpoint's write-back.
+    aligned: AlignedBuffer,
 }
 
 impl<'a> Writer<'a> {
@@ -89,6 +94,7 @@ impl<'a> Writer<'a> {
             open: None,
             singles: Run { block: 0, blocks: 0 },
             gathered: (0, Vec::new()),
+            aligned: AlignedBuffer::new(EXTENT_BYTES_MAX),
             base,
         }
     }
@@ -164,7 +170,18 @@ impl<'a> Writer<'a> {
     }
 
     fn write(&mut self, block: u32, bytes: &[u8]) -> Result<()> {
-        self.device.write(block, bytes)?;
+        if bytes.len() < DIRECT_BYTES_MIN {
+            // The system's cache joins it with its neighbours before the sync.
+            self.device.write(block, bytes)?;
+        } else {
+            let mut at = block;
+            for piece in bytes.chunks(EXTENT_BYTES_MAX) {
+                let aligned = &mut self.aligned.bytes()[..piece.len()];
+                aligned.copy_from_slice(piece);
+                self.device.write_direct(at, aligned)?;
+                at += (piece.len() / self.device.block_bytes) as u32;
+            }
+        }
         self.written_bytes += bytes.len() as u64;
         self.unsynced_bytes += bytes.len() as u64;
         if self.unsynced_bytes >= self.sync_bytes {

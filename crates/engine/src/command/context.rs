@@ -9,7 +9,7 @@ use super::CommandError;
 use crate::apply::{Freed, apply_to_key, apply_to_many};
 use crate::effect::Effect;
 use crate::keyspace::entry::{EntryRef, Value};
-use crate::keyspace::{DatabaseId, DatabaseTable, Hold, SegmentSet};
+use crate::keyspace::{DatabaseId, DatabaseTable, EvictionPolicy, Hold, SegmentSet};
 use crate::version::Version;
 
 /// A key whose hash is already known, because it was needed to choose the locks.
@@ -37,6 +37,8 @@ pub struct Context<'p> {
     pub(crate) now_ms: u64,
     /// Longest value that a command may make, bytes.
     pub(crate) value_bytes_max: usize,
+    /// Which entries go when memory is short: some policies want to know what is used.
+    pub(crate) policy: EvictionPolicy,
     /// The keys of this command that were hashed already, in order.
     pub(crate) planned: &'p [PlannedKey],
     /// The newest version that the reply tells of; `Version::MAX` for the command's own.
@@ -89,7 +91,12 @@ impl<'a> View<'a, '_> {
     pub fn find(&mut self, key: &[u8]) -> Result<Option<EntryRef<'a>>, CommandError> {
         let found = self.peek(key)?;
         match found {
-            Some(_) => self.context.hits += 1,
+            Some(entry) => {
+                self.context.hits += 1;
+                if self.context.policy.counts_uses() {
+                    entry.note_use(|| self.context.next_random());
+                }
+            }
             None => self.context.misses += 1,
         }
         Ok(found)
@@ -145,6 +152,11 @@ impl<'a> View<'a, '_> {
     /// an integer reply.
     pub fn own_version_at(&mut self, reply_len: usize) {
         self.context.own_version_at.push(reply_len);
+    }
+
+    /// Which entries go when memory is short.
+    pub fn policy(&self) -> EvictionPolicy {
+        self.context.policy
     }
 
     /// A random number.
@@ -206,6 +218,9 @@ impl Change<'_, '_, '_> {
         match &found {
             Some(entry) => {
                 self.context.hits += 1;
+                if self.context.policy.counts_uses() {
+                    entry.note_use(|| self.context.next_random());
+                }
                 self.context.depends = self.context.depends.max(entry.version()).max(newest_exchange);
             }
             None => {
@@ -230,6 +245,9 @@ impl Change<'_, '_, '_> {
     /// Writes a value in database `number`.
     pub fn put_in(&mut self, number: u32, key: &[u8], value: Value<'_>, expiry: Expiry) {
         self.remove_if_due(number, key);
+        if expiry != Expiry::Keep && self.context.policy.counts_uses() {
+            self.note_use(number, key);
+        }
         let expire_at = match expiry {
             Expiry::Clear => None,
             Expiry::At(at) => Some(at),
@@ -342,6 +360,42 @@ impl Change<'_, '_, '_> {
             self.on_key(Effect::Delete { database, key: &key });
         }
         (count, None)
+    }
+
+    /// Removes entries of a held segment as `policy` chooses them: up to `count`, until `wanted` bytes of memory are free,
+    /// and no more than `room` bytes of effects. Returns how many, the memory they took, and the bytes that the next one
+    /// takes in the log where it did not fit.
+    pub(crate) fn evict(
+        &mut self,
+        segment: usize,
+        policy: EvictionPolicy,
+        (count, wanted, room): (usize, usize, usize),
+    ) -> (usize, usize, Option<usize>) {
+        let (mut evicted, mut freed) = (0, 0);
+        while evicted < count && freed < wanted {
+            let held = self.hold.segment_mut(segment);
+            let chosen = held.choose_to_evict(policy, &mut || self.context.next_random());
+            let Some((database, key, bytes)) = chosen else { break };
+            let needed = key.len() + DELETE_OVERHEAD;
+            if self.pending.effects.len() + needed > room {
+                return (evicted, freed, Some(needed));
+            }
+            let hash = self.hold.keyspace().hash(&key);
+            self.hold.segment_mut(segment).note_evicted(database, hash, policy);
+            self.on_key(Effect::Delete { database, key: &key });
+            evicted += 1;
+            freed += bytes;
+        }
+        (evicted, freed, None)
+    }
+
+    /// Counts a use of a key that is written over without being looked at.
+    fn note_use(&mut self, number: u32, key: &[u8]) {
+        let hash = self.context.hash(self.hold, key);
+        let segment = self.hold.keyspace().segment_of(hash);
+        if let Some(entry) = self.hold.table(segment, self.id(number)).and_then(|table| table.find(hash, key)) {
+            entry.note_use(|| self.context.next_random());
+        }
     }
 
     /// Removes what has expired under this key, in every database. Does nothing where its segment is only held shared.

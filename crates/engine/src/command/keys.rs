@@ -91,7 +91,7 @@ pub(super) static COMMANDS: &[Command] = &[
         "copy",
         Arity::AtLeast(3),
         KeyPositions::FIRST_TWO,
-        Flags::LOGS_VALUES,
+        Flags::LOGS_VALUES.with(Flags::ADDS),
         "source destination [DB destination-db] [REPLACE]",
         "Copies the value and the expiry of a key to another key.",
         Run::Write(copy),
@@ -271,7 +271,7 @@ fn object(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Out
                 "ENCODING <key>",
                 "    Return the kind of internal representation used to store the value of <key>.",
                 "FREQ <key>",
-                "    Return the access frequency of <key>; needs an LFU policy.",
+                "    Return how often <key> is used, from 0 to 7 on a scale of powers of two; needs an LFU policy.",
                 "IDLETIME <key>",
                 "    Return the seconds since <key> was last written; reads are not tracked.",
                 "REFCOUNT <key>",
@@ -293,17 +293,28 @@ fn object(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Out
         // Redis shares the integers below 10000 and says so with this number; clients that test for it see the same.
         let shared = matches!(entry.value(), Value::Integer(0..10_000));
         reply.integer(if shared { i64::from(i32::MAX) } else { 1 });
-    } else if is_word(what, "idletime") {
+    } else if is_word(what, "freq") {
+        if !view.policy().is_lfu() {
+            return Err(NO_FREQUENCY);
+        }
+        reply.integer(i64::from(entry.uses()));
+    } else if view.policy().is_lfu() {
+        return Err(NO_IDLE_TIME);
+    } else {
         let written_ms = entry.version().time_ms().min(now_ms);
         reply.integer(((now_ms - written_ms) / 1000) as i64);
-    } else {
-        return Err(CommandError::text(
-            "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching \
-             between policies at runtime LRU and LFU data will take some time to adjust.",
-        ));
     }
     Ok(())
 }
+
+const NO_FREQUENCY: CommandError = CommandError::text(
+    "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between \
+     policies at runtime LRU and LFU data will take some time to adjust.",
+);
+const NO_IDLE_TIME: CommandError = CommandError::text(
+    "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between policies at \
+     runtime LRU and LFU data will take some time to adjust.",
+);
 
 /// The name that Redis gives the way in which a value is kept.
 fn encoding(entry: EntryRef<'_>) -> &'static str {

@@ -63,6 +63,13 @@ impl Command {
         Command { info, run, padding: |_| 0 }
     }
 
+    /// A row of a command that may make more data.
+    #[must_use]
+    pub const fn adding(mut self) -> Command {
+        self.info.flags = self.info.flags.with(Flags::ADDS);
+        self
+    }
+
     /// A row that pads.
     #[must_use]
     pub const fn padding(mut self, padding: fn(Args<'_>) -> usize) -> Command {

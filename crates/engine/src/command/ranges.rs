@@ -21,7 +21,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "key value",
         "Appends a string to the value of a key; creates the key if need be.",
         Run::Write(append),
-    ),
+    )
+    .adding(),
     row("strlen", 2, "key", "Returns the length of a string value.", Run::Read(strlen)),
     row("getrange", 4, "key start end", "Returns part of the string at a key.", Run::Read(getrange)),
     row(
@@ -38,6 +39,7 @@ pub(super) static COMMANDS: &[Command] = &[
         "Overwrites part of a string value; creates the key if need be.",
         Run::Write(setrange),
     )
+    .adding()
     .padding(setrange_padding),
 ];
 

@@ -28,7 +28,8 @@ const GETEX_SYNTAX: &str =
 /// The rows of this file.
 pub(super) static COMMANDS: &[Command] = &[
     row("get", Arity::Exactly(2), KeyPositions::FIRST, "key", "Returns the string value of a key.", Run::Read(get)),
-    row("set", Arity::AtLeast(3), KeyPositions::FIRST, SET_SYNTAX, "Sets the string value of a key.", Run::Write(set)),
+    row("set", Arity::AtLeast(3), KeyPositions::FIRST, SET_SYNTAX, "Sets the string value of a key.", Run::Write(set))
+        .adding(),
     row(
         "getset",
         Arity::Exactly(3),
@@ -36,7 +37,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "key value",
         "Returns the previous value of a key after setting it to a new one.",
         Run::Write(getset),
-    ),
+    )
+    .adding(),
     row(
         "getdel",
         Arity::Exactly(2),
@@ -68,7 +70,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "key value [key value ...]",
         "Sets the string values of several keys, all or none.",
         Run::Write(mset),
-    ),
+    )
+    .adding(),
     row(
         "msetnx",
         Arity::AtLeast(3),
@@ -76,7 +79,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "key value [key value ...]",
         "Sets the string values of several keys if none of them exists.",
         Run::Write(msetnx),
-    ),
+    )
+    .adding(),
     row(
         "setnx",
         Arity::Exactly(3),
@@ -84,7 +88,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "key value",
         "Sets the string value of a key if the key does not exist.",
         Run::Write(setnx),
-    ),
+    )
+    .adding(),
     row(
         "setex",
         Arity::Exactly(4),
@@ -92,7 +97,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "key seconds value",
         "Sets the string value of a key and its expiry in seconds.",
         Run::Write(setex),
-    ),
+    )
+    .adding(),
     row(
         "psetex",
         Arity::Exactly(4),
@@ -100,7 +106,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "key milliseconds value",
         "Sets the string value of a key and its expiry in milliseconds.",
         Run::Write(psetex),
-    ),
+    )
+    .adding(),
 ];
 
 /// Writes a value, or nil, as a bulk reply.

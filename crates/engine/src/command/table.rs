@@ -81,6 +81,8 @@ impl Flags {
     pub const LOGS_VALUES: Flags = Flags(1 << 3);
     /// May log a number of up to 5 KiB, beyond its arguments.
     pub const LOGS_NUMBER: Flags = Flags(1 << 9);
+    /// May make more data: refused when memory is short.
+    pub const ADDS: Flags = Flags(1 << 10);
     /// For operators.
     pub const ADMIN: Flags = Flags(1 << 4);
     /// Can do harm to everybody's data or service.

@@ -28,7 +28,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "key version value",
         "Sets a value if the key still has this version (0: if it does not exist); returns the new version, or nil.",
         Run::Write(compare_and_set),
-    ),
+    )
+    .adding(),
 ];
 
 fn entry(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {

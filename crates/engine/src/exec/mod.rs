@@ -18,13 +18,13 @@ mod unit;
 
 pub use laps::{Lap, Timing};
 pub use replies::Replies;
-pub use unit::{Transaction, TransactionEnd, Watched};
+pub use unit::{OUT_OF_MEMORY, Transaction, TransactionEnd, Watched};
 
 use crate::command::{Change, Command, CommandError, Context, Flags, Pending, PlannedKey, Run, View};
 use crate::keyspace::{Hold, Keyspace, SegmentSet};
 use crate::limits::{GROUP_BYTES_MAX, GROUP_COMMANDS_MAX};
 use crate::log::{self, Admission, Log, RoomClass};
-use crate::store::Store;
+use crate::store::{MemoryRoom, Store};
 use crate::version::Version;
 use bowline_resp::{ArgRange, Args, Protocol};
 use laps::Laps;
@@ -204,7 +204,10 @@ impl Executor {
         replies: &mut Replies,
     ) -> Option<usize> {
         let wanted: usize = group.iter().map(|planned| room_for(planned, request)).sum();
-        if wanted > 0 && self.store.admit(wanted, RoomClass::Ordinary) != Admission::Admitted {
+        let fits = wanted == 0
+            || room_in_memory(&self.store, group, wanted) == MemoryRoom::Enough
+                && self.store.admit(wanted, RoomClass::Ordinary) == Admission::Admitted;
+        if !fits {
             let reads = group.iter().take_while(|planned| !planned.command.is_write()).count();
             return if reads == 0 { None } else { self.run_group(request, &group[..reads], before, replies) };
         }
@@ -312,6 +315,7 @@ fn context<'p>(store: &Store, request: &Request<'_>, planned: &'p [PlannedKey], 
         databases: store.databases(),
         now_ms: request.now_ms,
         value_bytes_max: store.value_bytes_max(),
+        policy: store.eviction_policy(),
         planned,
         depends: Version::ZERO,
         last_version: store.log().last_version(),
@@ -384,6 +388,12 @@ fn group_of(batch: &[Planned], request: &Request<'_>, key_bytes_max: usize) -> u
 /// left aside.
 fn room_for(planned: &Planned, request: &Request<'_>) -> usize {
     if planned.command.is_write() { room_for_args(planned, request) } else { 0 }
+}
+
+/// Whether there is room in memory for commands that log so many bytes, and may add as much.
+fn room_in_memory(store: &Store, commands: &[Planned], bytes: usize) -> MemoryRoom {
+    let adds = commands.iter().any(|planned| planned.command.info.flags.has(Flags::ADDS));
+    if adds { store.make_room_in_memory(bytes) } else { MemoryRoom::Enough }
 }
 
 /// The same for any command, as if it wrote: the removal of expired keys is logged for readers too.

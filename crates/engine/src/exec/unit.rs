@@ -2,14 +2,15 @@
 //! whole databases, one whose effects may be larger than its arguments, and one that met an expired entry while reading.
 
 use super::{
-    Caller, Executor, KEY_OVERHEAD, Planned, RECORD_OVERHEAD, Replies, Request, context, finish, room_for, run_one,
+    Caller, Executor, KEY_OVERHEAD, Planned, RECORD_OVERHEAD, Replies, Request, context, finish, room_for,
+    room_in_memory, run_one,
 };
 use crate::command::{Change, Command, CommandError, Context, Flags};
 use crate::keyspace::entry::EntryRef;
 use crate::keyspace::{Hold, SegmentSet};
 use crate::limits::{RECORD_BYTES_MAX, REPLY_BYTES_MAX};
 use crate::log::{Admission, RoomClass};
-use crate::store::Store;
+use crate::store::{MemoryRoom, Store};
 use crate::version::Version;
 use bowline_resp::{ArgRange, Args};
 
@@ -91,6 +92,10 @@ pub enum TransactionEnd {
     Room,
 }
 
+/// The error of a write that may add data while memory is at its limit.
+pub const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+const OUT_OF_MEMORY_ABORT: &str = "EXECABORT Transaction discarded because of: ";
+
 impl Executor {
     /// Notes the state of a key for a later transaction.
     pub fn watch(&mut self, caller: &Caller, key: &[u8]) -> Watched {
@@ -141,6 +146,20 @@ impl Executor {
         loop {
             if needs.room > RECORD_BYTES_MAX {
                 return refuse("ERR the command or transaction would log more than 1 GiB at once; nothing was changed");
+            }
+            match room_in_memory(&store, unit, needs.room) {
+                MemoryRoom::Enough => {}
+                MemoryRoom::Wait => return TransactionEnd::Room,
+                MemoryRoom::Exhausted => {
+                    unit.iter()
+                        .take(1)
+                        .for_each(|first| self.told.note_failure(first.command, OUT_OF_MEMORY.as_bytes()));
+                    return refuse(&if as_array {
+                        OUT_OF_MEMORY_ABORT.to_owned() + OUT_OF_MEMORY
+                    } else {
+                        OUT_OF_MEMORY.to_owned()
+                    });
+                }
             }
             match admit(&store, needs.room, class) {
                 Admission::Admitted => {}

@@ -12,18 +12,21 @@
 //! expiry costs 8. Lengths over 255 (key) or 65535 (value) move to two u32 fields (`WIDE`); the short ones are then 0.
 //! A value that is the canonical text of an `i64` is kept as 1 to 8 little-endian bytes (`INTEGER`).
 //!
-//! Flags: bit 0 `INTEGER`, bit 1 `EXPIRES`, bit 2 `WIDE`; bits 3 to 7 are 0 and kept for tier and eviction state. What
-//! checkpoints know of an entry is in its slot (`mark`).
+//! Flags: bit 0 `INTEGER`, bit 1 `EXPIRES`, bit 2 `WIDE`; bits 3 to 5 count how often the entry was used (`uses`), for
+//! eviction; bits 6 and 7 are 0 and kept for the tier. What checkpoints know of an entry is in its slot (`mark`).
 //!
 //! Invariants: the pointer comes from the global allocator with alignment 8 and `allocated_bytes()`; every field that
-//! the flags announce is initialised; an `Entry` owns its allocation and is the only one that does. Safe face: nothing
-//! outside this file reads through the pointer. Not here: where entries are found (`table`).
+//! the flags announce is initialised; an `Entry` owns its allocation and is the only one that does. Whoever has only
+//! borrowed an entry reads it, and may change the uses in its flags: so that byte is read and written atomically, and
+//! no other byte is ever written through a borrow. Safe face: nothing outside this file reads through the pointer. Not
+//! here: where entries are found (`table`), which are evicted (`eviction`).
 #![allow(unsafe_code)]
 
 use crate::version::Version;
 use std::alloc::{self, Layout};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 const VERSION: usize = 0;
 const CREATED: usize = 8;
@@ -36,6 +39,12 @@ const ALIGN: usize = 8;
 const INTEGER: u8 = 1 << 0;
 const EXPIRES: u8 = 1 << 1;
 const WIDE: u8 = 1 << 2;
+/// The flags that say where the other fields lie.
+const SHAPE: u8 = INTEGER | EXPIRES | WIDE;
+const USES_SHIFT: u32 = 3;
+
+/// Most that is counted of an entry's uses.
+pub const USES_MAX: u8 = 7;
 
 /// The creation time of a new entry until it has its version.
 pub const CREATED_UNKNOWN: u32 = u32::MAX;
@@ -138,11 +147,11 @@ pub struct EntryRef<'a>(NonNull<u8>, PhantomData<&'a [u8]>);
 
 // SAFETY: an Entry owns its allocation alone, like a Box<[u8]>.
 unsafe impl Send for Entry {}
-// SAFETY: through a shared reference the allocation is only read.
+// SAFETY: through a shared reference the allocation is only read, but for the flags, which are atomic.
 unsafe impl Sync for Entry {}
-// SAFETY: like `&[u8]`.
+// SAFETY: like `&[u8]` and a `&AtomicU8`.
 unsafe impl Send for EntryRef<'_> {}
-// SAFETY: like `&[u8]`.
+// SAFETY: like `&[u8]` and a `&AtomicU8`.
 unsafe impl Sync for EntryRef<'_> {}
 
 /// Where the parts of an entry lie, worked out from its flags and lengths.
@@ -240,7 +249,9 @@ impl<'a> EntryRef<'a> {
 
     /// A copy of the entry under another key.
     pub fn with_key(self, key: &[u8]) -> Entry {
-        Entry::new(key, self.value(), self.version(), self.created(), self.expire_at())
+        let mut copy = Entry::new(key, self.value(), self.version(), self.created(), self.expire_at());
+        copy.take_uses_of(self);
+        copy
     }
 
     /// Size of the allocation in bytes.
@@ -248,8 +259,47 @@ impl<'a> EntryRef<'a> {
         self.shape().allocated_bytes()
     }
 
+    /// How often the entry was used, roughly: each further number stands for twice the uses, up to [`USES_MAX`].
+    #[inline]
+    pub fn uses(self) -> u8 {
+        self.flags().load(Ordering::Relaxed) >> USES_SHIFT & USES_MAX
+    }
+
+    /// Counts a use; `random` decides whether it is one of those that count. Writes nothing where the number stays.
+    #[inline]
+    pub(crate) fn note_use(self, random: impl FnOnce() -> u64) {
+        let uses = self.uses();
+        // The first two count, then every second, fourth, eighth ...
+        let one_in = 1u64 << uses.saturating_sub(1);
+        if uses < USES_MAX && (one_in == 1 || random() & (one_in - 1) == 0) {
+            self.change_uses(uses, uses + 1);
+        }
+    }
+
+    /// Takes one use away, as entries age that are not used.
+    pub(super) fn forget_use(self) {
+        let uses = self.uses();
+        if uses > 0 {
+            self.change_uses(uses, uses - 1);
+        }
+    }
+
+    #[cold]
+    fn change_uses(self, from: u8, to: u8) {
+        let flags = self.flags().load(Ordering::Relaxed);
+        let others = flags & !(USES_MAX << USES_SHIFT);
+        // Where another reader was faster, its count stands for both.
+        let (before, after) = (others | from << USES_SHIFT, others | to << USES_SHIFT);
+        let _ = self.flags().compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn flags(self) -> &'a AtomicU8 {
+        // SAFETY: the byte lies inside the allocation for `'a`; while it is borrowed it is only accessed atomically.
+        unsafe { AtomicU8::from_ptr(self.0.as_ptr().add(FLAGS)) }
+    }
+
     fn shape(self) -> Shape {
-        let flags = self.array::<1>(FLAGS)[0];
+        let flags = self.flags().load(Ordering::Relaxed) & SHAPE;
         if flags & WIDE == 0 {
             let key = usize::from(self.array::<1>(KEY_LEN)[0]);
             let value = usize::from(u16::from_ne_bytes(self.array(VALUE_LEN)));
@@ -280,6 +330,7 @@ impl Entry {
         let pointer = unsafe { alloc::alloc(layout) };
         let Some(pointer) = NonNull::new(pointer) else { alloc::handle_alloc_error(layout) };
         let mut entry = Entry(pointer);
+        entry.write(FLAGS, &[0]);
         entry.write_lengths(shape);
         entry.write(VERSION, &version.0.to_ne_bytes());
         entry.write(CREATED, &created.to_ne_bytes());
@@ -289,6 +340,31 @@ impl Entry {
         entry.write(shape.key_at(), key);
         entry.write_value(shape, value);
         entry
+    }
+
+    /// Takes an allocation of the same size anew, and gives the old one back.
+    pub(super) fn move_allocation(&mut self) {
+        let layout = self.shape().layout();
+        // SAFETY: the layout has at least HEADER_BYTES bytes.
+        let pointer = unsafe { alloc::alloc(layout) };
+        let Some(pointer) = NonNull::new(pointer) else { alloc::handle_alloc_error(layout) };
+        // SAFETY: both allocations have `layout`, the new one is nobody else's; the old one is given back once.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.0.as_ptr(), pointer.as_ptr(), layout.size());
+            alloc::dealloc(self.0.as_ptr(), layout);
+        }
+        self.0 = pointer;
+    }
+
+    /// Lets a new entry begin with some uses.
+    pub(super) fn set_uses(&mut self, uses: u8) {
+        let flags = self.flags_mut();
+        *flags = *flags & !(USES_MAX << USES_SHIFT) | uses.min(USES_MAX) << USES_SHIFT;
+    }
+
+    /// Takes over how often another entry was used: that of the same key, which this one replaces.
+    pub(super) fn take_uses_of(&mut self, other: EntryRef<'_>) {
+        self.set_uses(other.uses());
     }
 
     /// Sets the version of the last change.
@@ -343,7 +419,9 @@ impl Entry {
             bytes.resize(len, 0);
             change(&mut bytes);
             let now = self.borrow();
-            *self = Entry::new(now.key(), Value::Bytes(&bytes), now.version(), now.created(), now.expire_at());
+            let mut grown = Entry::new(now.key(), Value::Bytes(&bytes), now.version(), now.created(), now.expire_at());
+            grown.take_uses_of(now);
+            *self = grown;
             return;
         }
         assert!(len >= old.value && u32::try_from(len).is_ok(), "a value only grows, and stays below 4 GiB");
@@ -386,8 +464,15 @@ impl Entry {
         self.borrow().shape()
     }
 
+    fn flags_mut(&mut self) -> &mut u8 {
+        // SAFETY: the byte lies inside the allocation and is initialised; `&mut self` means nobody else looks.
+        unsafe { &mut *self.0.as_ptr().add(FLAGS) }
+    }
+
+    /// Writes the flags that say where the other fields lie, and the lengths; the other flags stay.
     fn write_lengths(&mut self, shape: Shape) {
-        self.write(FLAGS, &[shape.flags]);
+        let flags = self.flags_mut();
+        *flags = *flags & !SHAPE | shape.flags;
         if shape.flags & WIDE == 0 {
             self.write(KEY_LEN, &[shape.key as u8]);
             self.write(VALUE_LEN, &(shape.value as u16).to_ne_bytes());
@@ -456,6 +541,69 @@ mod tests {
         ] {
             assert_eq!(parse_canonical(text.as_bytes()), number, "{text:?}");
         }
+    }
+
+    #[test]
+    fn uses_are_counted_up_to_seven_and_ever_more_rarely() {
+        let entry = Entry::new(b"key", Value::Bytes(b"value"), Version(1), 0, None);
+        let entry = entry.borrow();
+        let (mut random, mut reached) = (0u64, Vec::new());
+        for use_number in 1..=10_000 {
+            let before = entry.uses();
+            entry.note_use(|| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                random >> 40
+            });
+            if entry.uses() != before {
+                reached.push(use_number);
+            }
+        }
+        assert_eq!(entry.uses(), USES_MAX);
+        assert_eq!((reached.len(), reached[0], reached[1]), (7, 1, 2), "{reached:?}");
+        assert!((20..400).contains(&reached[6]), "{reached:?}");
+        (0..9).for_each(|_| entry.forget_use());
+        assert_eq!((entry.uses(), entry.key(), entry.value()), (0, &b"key"[..], Value::Bytes(b"value")));
+    }
+
+    #[test]
+    fn uses_survive_what_changes_the_value_and_not_a_new_entry() {
+        let mut entry = Entry::new(b"key", Value::Bytes(b"value"), Version(1), 0, None);
+        entry.borrow().note_use(|| 0);
+        entry.borrow().note_use(|| 0);
+        assert!(entry.overwrite(Value::Bytes(b"other"), None));
+        entry.grow_value(100_000, |_| {});
+        assert_eq!((entry.borrow().uses(), entry.borrow().with_key(b"name").borrow().uses()), (2, 2));
+        assert_eq!(Entry::new(b"key", Value::Bytes(b"value"), Version(1), 0, None).borrow().uses(), 0);
+    }
+
+    #[test]
+    fn a_moved_entry_is_the_same() {
+        let mut entry = Entry::new(b"key", Value::Bytes(b"value"), Version(3), 4, Some(5));
+        entry.borrow().note_use(|| 0);
+        let before = (entry.borrow().version(), entry.borrow().created(), entry.borrow().uses());
+        entry.move_allocation();
+        let moved = entry.borrow();
+        assert_eq!((moved.version(), moved.created(), moved.uses()), before);
+        assert_eq!((moved.key(), moved.value(), moved.expire_at()), (&b"key"[..], Value::Bytes(b"value"), Some(5)));
+    }
+
+    #[test]
+    fn readers_that_count_at_once_never_touch_the_other_flags() {
+        let entry = Entry::new(&[b'k'; 300], Value::Integer(7), Version(1), 0, Some(9));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for round in 0..20_000u64 {
+                        entry.borrow().note_use(|| 0);
+                        if round % 3 == 0 {
+                            entry.borrow().forget_use();
+                        }
+                        assert_eq!(entry.borrow().expire_at(), Some(9));
+                    }
+                });
+            }
+        });
+        assert_eq!((entry.borrow().key().len(), entry.borrow().value()), (300, Value::Integer(7)));
     }
 
     proptest! {

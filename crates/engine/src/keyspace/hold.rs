@@ -180,7 +180,12 @@ impl Drop for Hold<'_> {
     fn drop(&mut self) {
         for segment in self.exclusive.iter() {
             let locked = &self.keyspace.segments[segment];
-            let deadline = self.segment(segment).deadline();
+            let held = self.segment_mut(segment);
+            let (deadline, bytes) = (held.deadline(), held.bytes());
+            let told = std::mem::replace(&mut held.bytes_told, bytes);
+            if bytes != told {
+                self.keyspace.counters.note_data_bytes(told, bytes);
+            }
             if locked.deadline() != deadline {
                 locked.deadline.store(deadline, Ordering::Relaxed);
                 self.keyspace.alarm.set_for(deadline);

@@ -17,6 +17,8 @@ mod alarm;
 pub mod checkpoint;
 mod database;
 pub mod entry;
+mod eviction;
+mod ghosts;
 pub mod hash;
 mod hold;
 mod mark;
@@ -30,6 +32,7 @@ mod tracking;
 
 pub use alarm::Alarm;
 pub use database::{DATABASES_MAX, DatabaseId, DatabaseIds, DatabaseMap};
+pub use eviction::EvictionPolicy;
 pub use hold::{Hold, SegmentSet};
 pub use segment::{DatabaseTable, DoesNotFit, Put, Segment};
 
@@ -107,6 +110,15 @@ impl Keyspace {
     /// does. May be out of date the moment it returns.
     pub fn deadline(&self, segment: usize) -> u64 {
         self.segments[segment].deadline()
+    }
+
+    /// Bytes that all entries and tables take, with what is kept for checkpoints. Costs no lock; what is being changed at
+    /// the moment is counted when its hold ends.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        use std::sync::atomic::Ordering::Relaxed;
+        let Counters { data_bytes, handed_bytes, removal_bytes, .. } = &*self.counters;
+        data_bytes.load(Relaxed) + handed_bytes.load(Relaxed) + removal_bytes.load(Relaxed)
     }
 
     /// Whether an entry is due at `now_ms` somewhere.

@@ -5,6 +5,8 @@
 
 use super::database::DatabaseId;
 use super::entry::{CREATED_UNKNOWN, Entry, EntryRef, Value};
+use super::eviction::{Hands, USES_OF_GHOSTS};
+use super::ghosts::Ghosts;
 use super::hash::KeyHasher;
 use super::mark::Mark;
 use super::pass::Pass;
@@ -22,6 +24,12 @@ pub struct Segment {
     counters: Arc<Counters>,
     /// Version of the newest removal in this segment: what a reply that says "not there" depends on.
     pub newest_removal: Version,
+    /// Where eviction goes on: the place of a table among `tables`.
+    pub(super) evict_from: usize,
+    /// The same for giving entries new allocations.
+    pub(super) move_from: usize,
+    /// What `bytes` was when the keyspace was last told.
+    pub(super) bytes_told: usize,
     /// Version of the newest SWAPDB: what a reply about an entry that was found depends on, beside the entry itself.
     pub newest_exchange: Version,
 }
@@ -32,6 +40,9 @@ impl Segment {
             tables: Vec::new(),
             detached: Vec::new(),
             counters,
+            evict_from: 0,
+            move_from: 0,
+            bytes_told: 0,
             newest_removal: Version::ZERO,
             newest_exchange: Version::ZERO,
         }
@@ -84,6 +95,12 @@ impl Segment {
         self.tables.iter().find_map(|(id, table)| table.due(now_ms).map(|key| (*id, key)))
     }
 
+    /// Bytes that the tables and their entries take.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        self.tables.iter().chain(&self.detached).map(|(_, table)| table.bytes()).sum()
+    }
+
     /// The earliest expiry of any entry here, milliseconds; `u64::MAX` when none expires.
     pub fn deadline(&self) -> u64 {
         self.tables.iter().map(|(_, table)| table.deadline()).min().unwrap_or(u64::MAX)
@@ -110,11 +127,16 @@ pub struct Put<'a> {
     pub expire_at: Option<u64>,
 }
 
+/// What a place in the expiry order takes: 16 bytes in a node that is about two thirds full.
+const EXPIRY_BYTES: usize = 24;
+
 /// The entries of one database in one segment, with the order in which they expire.
 pub struct DatabaseTable {
     pub(super) table: Table,
     /// (expiry in milliseconds, hash) of every entry that expires.
-    expiry: BTreeSet<(u64, u64)>,
+    pub(super) expiry: BTreeSet<(u64, u64)>,
+    pub(super) hands: Hands,
+    pub(super) ghosts: Ghosts,
     pub(super) tracking: Tracking,
     pub(super) pass: Pass,
 }
@@ -124,6 +146,8 @@ impl DatabaseTable {
         DatabaseTable {
             table: Table::with_room(room),
             expiry: BTreeSet::new(),
+            hands: Hands::default(),
+            ghosts: Ghosts::default(),
             tracking: Tracking::new(counters),
             pass: Pass::None,
         }
@@ -132,6 +156,12 @@ impl DatabaseTable {
     /// The entries, to look at.
     pub fn entries(&self) -> &Table {
         &self.table
+    }
+
+    /// Bytes that the entries, the table and the order of expiry take; what checkpoints keep is not counted here.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.table.entry_bytes() + self.table.table_bytes() + self.expiry.len() * EXPIRY_BYTES + self.ghosts.bytes()
     }
 
     /// Number of entries that have an expiry.
@@ -170,7 +200,11 @@ impl DatabaseTable {
         let created = if version == Version::MAX { CREATED_UNKNOWN } else { (version.time_ms() / 1000) as u32 };
         let Some(mut found) = self.table.find_mut(hash, key) else {
             let mark = self.tracking.inserted();
-            self.table.insert(hash, Entry::new(key, value, version, created, expire_at), mark, hasher);
+            let mut entry = Entry::new(key, value, version, created, expire_at);
+            if self.ghosts.take(hash) {
+                entry.set_uses(USES_OF_GHOSTS);
+            }
+            self.table.insert(hash, entry, mark, hasher);
             self.note_expiry(hash, None, expire_at);
             return Ok(None);
         };
@@ -192,7 +226,9 @@ impl DatabaseTable {
                 entry.set_version(version);
                 return None;
             }
-            Some(std::mem::replace(entry, Entry::new(key, value, version, created, expire_at)))
+            let mut new = Entry::new(key, value, version, created, expire_at);
+            new.take_uses_of(entry.borrow());
+            Some(std::mem::replace(entry, new))
         });
         self.note_expiry(hash, before, expire_at);
         Ok(replaced)
@@ -275,7 +311,9 @@ impl DatabaseTable {
                     entry.set_expire_at(at);
                 }
             } else {
-                *entry = Entry::new(now.key(), now.value(), version, now.created(), expire_at);
+                let mut new = Entry::new(now.key(), now.value(), version, now.created(), expire_at);
+                new.take_uses_of(now);
+                *entry = new;
             }
             entry.set_version(version);
         });
@@ -377,7 +415,9 @@ impl DatabaseTable {
 #[inline(never)]
 fn put_over_cut(mut found: EntryMut<'_>, tracking: &mut Tracking, hash: u64, put: &Put<'_>) {
     let (mark, created) = (found.mark(), found.get().created());
-    let old = found.replace(Entry::new(put.key, put.value, put.version, created, put.expire_at));
+    let mut new = Entry::new(put.key, put.value, put.version, created, put.expire_at);
+    new.take_uses_of(found.get());
+    let old = found.replace(new);
     found.set_mark(tracking.changed(mark));
     tracking.hand_over(hash, old, mark);
 }

@@ -40,6 +40,9 @@ const SUBTABLE_ENTRIES: usize = 512;
 /// Below this mean number two subtables are joined again.
 const SUBTABLE_ENTRIES_MIN: usize = SUBTABLE_ENTRIES / 4;
 
+/// Larger entries have pages of their own, which they leave to nobody.
+const MOVED_BYTES_MAX: usize = 8 * 1024;
+
 /// The bits that an entry's address can have.
 const ADDRESS_BITS: u64 = 0xffff_ffff_fff8;
 
@@ -192,12 +195,15 @@ impl Subtable {
         None
     }
 
-    fn insert(&mut self, slot: Slot) {
+    /// Puts a slot in; returns by how many buckets the subtable grew.
+    fn insert(&mut self, slot: Slot) -> usize {
+        let before = self.buckets.len();
         if self.entries + 1 > self.entries_max() {
             self.rebuild(self.entries + 1 + self.entries / 16);
         }
         self.place(slot);
         self.entries += 1;
+        self.buckets.len() - before
     }
 
     fn place(&mut self, slot: Slot) {
@@ -274,6 +280,13 @@ pub struct TableCursor {
     pub bits: u8,
 }
 
+/// Where a pass over all buckets goes on. Growth and shrinking may let it miss some entries and meet others twice.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TableHand {
+    subtable: usize,
+    bucket: usize,
+}
+
 /// A hash table that owns its entries; see the head of this file.
 pub struct Table {
     subtables: Vec<Subtable>,
@@ -283,6 +296,8 @@ pub struct Table {
     split: usize,
     entries: usize,
     entry_bytes: usize,
+    /// Buckets of all subtables.
+    buckets: usize,
     /// Subtables are not joined at the moment.
     joins_held_off: bool,
 }
@@ -290,7 +305,8 @@ pub struct Table {
 impl Default for Table {
     fn default() -> Table {
         let subtables = vec![Subtable::with_room(0)];
-        Table { subtables, level: 0, split: 0, entries: 0, entry_bytes: 0, joins_held_off: false }
+        let buckets = subtables.iter().map(|subtable| subtable.buckets.len()).sum();
+        Table { subtables, level: 0, split: 0, entries: 0, entry_bytes: 0, buckets, joins_held_off: false }
     }
 }
 
@@ -305,6 +321,7 @@ impl Table {
         let mut table = Table::default();
         table.level = count.ilog2();
         table.subtables = (0..count).map(|_| Subtable::with_room(entries / count)).collect();
+        table.buckets = table.subtables.iter().map(|subtable| subtable.buckets.len()).sum();
         table
     }
 
@@ -324,9 +341,9 @@ impl Table {
     }
 
     /// Bytes of the table itself.
+    #[inline]
     pub fn table_bytes(&self) -> usize {
-        let buckets: usize = self.subtables.iter().map(|subtable| subtable.buckets.len()).sum();
-        buckets * size_of::<Bucket>() + self.subtables.capacity() * size_of::<Subtable>()
+        self.buckets * size_of::<Bucket>() + self.subtables.capacity() * size_of::<Subtable>()
     }
 
     fn subtable_index(&self, hash: u64) -> usize {
@@ -371,7 +388,7 @@ impl Table {
         self.entry_bytes += entry.borrow().allocated_bytes();
         self.entries += 1;
         let index = self.subtable_index(hash);
-        self.subtables[index].insert(Slot::new(entry, mark, tag_of(hash)));
+        self.buckets += self.subtables[index].insert(Slot::new(entry, mark, tag_of(hash)));
         if self.entries > self.subtables.len() * SUBTABLE_ENTRIES {
             self.split_one(hasher);
         }
@@ -381,7 +398,9 @@ impl Table {
     pub(super) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<(Entry, Mark)> {
         let index = self.subtable_index(hash);
         let place = self.subtables[index].find(tag_of(hash), |entry| entry.key() == key)?;
+        let before = self.subtables[index].buckets.len();
         let (entry, mark) = self.subtables[index].remove(place);
+        self.buckets -= before - self.subtables[index].buckets.len();
         self.entries -= 1;
         self.entry_bytes -= entry.borrow().allocated_bytes();
         let sparse = self.subtables.len() > 1 && self.entries < self.subtables.len() * SUBTABLE_ENTRIES_MIN;
@@ -468,6 +487,52 @@ impl Table {
         }
     }
 
+    /// Shows the entries of the bucket at `hand` to `visit`, and moves the hand on; entries a little ahead are fetched.
+    /// Returns whether the hand came to the end and begins anew.
+    pub(super) fn visit_bucket<'a>(&'a self, hand: &mut TableHand, mut visit: impl FnMut(EntryRef<'a>)) -> bool {
+        if self.subtables.get(hand.subtable).is_none_or(|subtable| hand.bucket >= subtable.buckets.len()) {
+            hand.subtable += 1;
+            hand.bucket = 0;
+            if hand.subtable >= self.subtables.len() {
+                *hand = TableHand::default();
+                return true;
+            }
+        }
+        let buckets = &self.subtables[hand.subtable].buckets;
+        let ahead = buckets.get(hand.bucket + 2).map_or(&[][..], |bucket| &bucket.0);
+        ahead.iter().filter(|slot| !slot.is_empty()).for_each(|slot| prefetch(slot.pointer()));
+        let bucket = buckets.get(hand.bucket).map_or(&[][..], |bucket| &bucket.0);
+        bucket.iter().filter(|slot| !slot.is_empty()).map(entry_ref).for_each(&mut visit);
+        hand.bucket += 1;
+        false
+    }
+
+    /// Gives the entries of the bucket at `hand` new allocations, large ones left aside, and moves the hand on. Returns how
+    /// many, and whether the hand came to the end and begins anew.
+    pub(super) fn move_bucket(&mut self, hand: &mut TableHand) -> (usize, bool) {
+        let mut entries = 0;
+        let came_round = self.visit_bucket(hand, |_| entries += 1);
+        if came_round || entries == 0 {
+            return (0, came_round);
+        }
+        // The hand stands behind the bucket that it has just visited.
+        let Some(bucket) = self.subtables[hand.subtable].buckets.get_mut(hand.bucket - 1) else { return (0, false) };
+        for slot in bucket.0.iter_mut().filter(|slot| !slot.is_empty()) {
+            let mut entry = EntryMut { slot, entry_bytes: &mut self.entry_bytes };
+            if entry.get().allocated_bytes() <= MOVED_BYTES_MAX {
+                entry.change(Entry::move_allocation);
+            }
+        }
+        (entries, false)
+    }
+
+    /// Sets the hand on a bucket drawn at random; the subtables have about equally many.
+    pub(super) fn place_at_random(&self, hand: &mut TableHand, random: u64) {
+        hand.subtable = ((random >> 32) as usize * self.subtables.len()) >> 32;
+        let buckets = self.subtables.get(hand.subtable).map_or(0, |subtable| subtable.buckets.len());
+        hand.bucket = ((random as u32 as usize) * buckets) >> 32;
+    }
+
     /// All entries, in no order.
     pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_>> {
         let buckets = self.subtables.iter().flat_map(|subtable| &subtable.buckets);
@@ -530,8 +595,9 @@ impl Table {
             }
             // SAFETY: the slot is filled and `old` is not used for anything else.
             let hash = hasher.hash(unsafe { slot.peek() }.key());
-            if hash & new_bit == 0 { stays.insert(slot) } else { moves.insert(slot) }
+            let _ = if hash & new_bit == 0 { stays.insert(slot) } else { moves.insert(slot) };
         }
+        self.buckets = self.buckets + stays.buckets.len() + moves.buckets.len() - old.buckets.len();
         self.subtables[self.split] = stays;
         self.subtables.push(moves);
         self.split += 1;
@@ -550,10 +616,12 @@ impl Table {
         self.split -= 1;
         let Some(last) = self.subtables.pop() else { return };
         let target = &mut self.subtables[self.split];
+        let before = target.buckets.len() + last.buckets.len();
         target.rebuild((target.entries + last.entries) * 9 / 8);
         for slot in last.slots() {
             target.insert(slot);
         }
+        self.buckets = self.buckets + target.buckets.len() - before;
     }
 }
 
@@ -649,6 +717,7 @@ mod tests {
             assert_eq!(table.find(hasher.hash(entry.key()), entry.key()).map(|found| found.key()), Some(entry.key()));
         }
         assert_eq!(seen, table.len());
+        assert_eq!(table.buckets, table.subtables.iter().map(|subtable| subtable.buckets.len()).sum::<usize>());
         for subtable in &table.subtables {
             assert_eq!(subtable.slots().count(), subtable.entries);
             assert!(subtable.entries <= subtable.entries_max());

@@ -11,12 +11,23 @@ use super::mark::{Generation, Mark, Outcome, Record};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Bytes that all tables together keep for checkpoints.
+/// Bytes that all tables together take.
 #[derive(Default)]
 pub(super) struct Counters {
+    /// Of entries and tables, as of the last hold of each segment.
+    pub(super) data_bytes: AtomicUsize,
+    /// The others are kept for checkpoints.
     pub(super) handed_bytes: AtomicUsize,
     pub(super) removal_bytes: AtomicUsize,
     pub(super) touched_bytes: AtomicU64,
+}
+
+impl Counters {
+    /// Notes that the tables of a segment take `now` bytes, where they took `before`.
+    pub(super) fn note_data_bytes(&self, before: usize, now: usize) {
+        // Differences wrap around and come out right in sum.
+        self.data_bytes.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+    }
 }
 
 /// An entry as it was at the cut, kept because a writer changed it before it was taken.

@@ -191,6 +191,10 @@ pub struct ReplayEnd {
     pub written_until_ms: u64,
     /// Position after the last frame read.
     pub position: u64,
+    /// The newest version seen, also beyond the limit of the replay.
+    pub newest_version: Version,
+    /// Whether the last frame read is the mark of an orderly close: no higher version was handed out until then.
+    pub was_closed: bool,
     /// Files read.
     pub files: u64,
     /// Frames delivered.
@@ -346,7 +350,22 @@ impl Archive {
         end.limit_reached = scan.has_reached_limit() || end.version >= limit.unwrap_or(Version::MAX);
         end.written_until_ms = scan.wall_ms;
         end.position = scan.position;
+        end.newest_version = scan.last_version;
+        end.was_closed = scan.was_closed;
         Ok(end)
+    }
+
+    /// Where the archive ends for a store: its last file is read. Nothing but zeros for one it has no files of.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]: the last file is damaged or cannot be read.
+    pub fn end_of_line(&self, store_id: StoreId) -> std::result::Result<ReplayEnd, ArchiveError> {
+        let Some(last) = self.line(store_id).and_then(|line| line.files.last()) else {
+            return Ok(ReplayEnd::default());
+        };
+        let from = ReplayFrom { position: Some(last.header.start_position), after: Version::ZERO };
+        let request = ReplayRequest { store_id, from, upto: Limit::End };
+        self.replay(&request, &mut |_| Ok(()), &|_| {})
     }
 
     /// The files of `line` from the one on that holds `from`.

@@ -118,10 +118,20 @@ impl Buffer {
         mem::take(&mut self.frames)
     }
 
+    /// Memory of the pieces that are filled, wait or are kept for later, bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.pool.iter().map(Vec::capacity).sum::<usize>() + memory_of(&self.frames)
+    }
+
     /// Payload bytes that wait, and since when.
     pub(crate) fn waiting(&self) -> Option<(usize, Duration)> {
         self.frames.first().map(|frame| (self.bytes, frame.first_append_at))
     }
+}
+
+/// Memory of the pieces of frames, bytes.
+pub(crate) fn memory_of(frames: &[PendingFrame]) -> usize {
+    frames.iter().flat_map(|frame| &frame.pieces).map(Vec::capacity).sum()
 }
 
 impl PendingFrame {

@@ -48,7 +48,7 @@ mod writer;
 use std::io::ErrorKind::NotFound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -67,6 +67,7 @@ use self::room::{NoRoom, Room};
 use self::statistics::Counters;
 pub use self::statistics::LogStatistics;
 use self::survey::Survey;
+pub(crate) use self::survey::read_up_to;
 pub use self::threads::{LogThreads, spawn};
 pub use self::waiters::Listener;
 use self::waiters::{Listeners, Signal, Waiters};
@@ -203,6 +204,8 @@ pub struct Log {
 /// What the handle, the writer and the preparer share.
 pub(crate) struct Shared {
     pub(crate) buffer: Mutex<Buffer>,
+    /// Memory of the frames that the writer has taken, bytes.
+    pub(crate) writer_bytes: AtomicUsize,
     last_version: AtomicU64,
     commit: AtomicU64,
     durable: AtomicU64,
@@ -449,6 +452,11 @@ impl Log {
     /// Bytes admitted or appended and not yet written.
     pub fn unwritten_bytes(&self) -> u64 {
         self.shared.room.unwritten()
+    }
+
+    /// Memory that records take on their way into a file, bytes: at most twice what the buffer may hold.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.shared.buffer.lock().memory_bytes() + self.shared.writer_bytes.load(SeqCst)
     }
 }
 

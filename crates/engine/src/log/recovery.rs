@@ -14,7 +14,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -273,6 +273,7 @@ fn share(options: LogOptions, survey: &Survey, version: Version) -> Arc<Shared> 
     let reserve_bytes = options.reserve_bytes.min(file_bytes / 16);
     let shared = Shared {
         buffer: Mutex::new(Buffer::new(version)),
+        writer_bytes: AtomicUsize::new(0),
         last_version: AtomicU64::new(version.0),
         commit: AtomicU64::new(version.0),
         durable: AtomicU64::new(version.0),

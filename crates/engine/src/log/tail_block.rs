@@ -13,7 +13,7 @@
 //!
 //! Not here: whether a write goes this way (`writer`), what the file system makes of it (`disk`).
 
-use crate::disk::DIRECT_BLOCK_BYTES;
+use crate::disk::{AlignedBuffer, DIRECT_BLOCK_BYTES};
 
 /// Most bytes written in one go; larger frames take the way through the page cache.
 const BUFFER_BYTES: usize = 1024 * 1024;
@@ -21,9 +21,8 @@ const BLOCK: usize = DIRECT_BLOCK_BYTES;
 
 /// See the head of this file.
 pub(crate) struct TailBlock {
-    /// Aligned from `start` on, where the tail's bytes stand.
-    buffer: Vec<u8>,
-    start: usize,
+    /// The tail's bytes stand at its beginning.
+    buffer: AlignedBuffer,
     /// Bytes of the tail; below [`DIRECT_BLOCK_BYTES`].
     filled: usize,
 }
@@ -35,9 +34,7 @@ impl TailBlock {
     /// When they are a whole block or more.
     pub(crate) fn new(bytes: &[u8]) -> TailBlock {
         assert!(bytes.len() < BLOCK, "a tail is less than a block");
-        let buffer = vec![0; BUFFER_BYTES + BLOCK];
-        let start = buffer.as_ptr().align_offset(BLOCK).min(BLOCK);
-        let mut tail = TailBlock { buffer, start, filled: 0 };
+        let mut tail = TailBlock { buffer: AlignedBuffer::new(BUFFER_BYTES), filled: 0 };
         tail.add(bytes);
         tail
     }
@@ -54,7 +51,7 @@ impl TailBlock {
         if whole > BUFFER_BYTES {
             return None;
         }
-        let blocks = &mut self.buffer[self.start..self.start + whole];
+        let blocks = &mut self.buffer.bytes()[..whole];
         blocks[self.filled..end].copy_from_slice(bytes);
         blocks[end..].fill(0);
         Some(blocks)
@@ -64,8 +61,7 @@ impl TailBlock {
     pub(crate) fn add(&mut self, bytes: &[u8]) {
         let end = self.filled + bytes.len();
         let (from, rest) = if end < BLOCK { (self.filled, bytes) } else { (0, last(bytes, end % BLOCK)) };
-        let at = self.start + from;
-        self.buffer[at..at + rest.len()].copy_from_slice(rest);
+        self.buffer.bytes()[from..from + rest.len()].copy_from_slice(rest);
         self.filled = end % BLOCK;
     }
 }

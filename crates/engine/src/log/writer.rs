@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
-use super::buffer::PendingFrame;
+use super::buffer::{PendingFrame, memory_of};
 use super::files::{FullFile, Spare};
 use super::format::{
     FLAG_CLOSED, FLAG_MARK, FLAG_RESET, FRAME_HEADER_BYTES, FileHeader, FrameHeader, HEADER_BLOCK_BYTES,
@@ -235,7 +235,10 @@ impl LogWriter {
             return;
         };
         if sync || bytes >= LINGER_BYTES_MAX || now >= since.saturating_add(LINGER) || self.shared.room.is_wanted() {
-            self.queue = buffer.take(&mut self.written_pieces).into();
+            let frames = buffer.take(&mut self.written_pieces);
+            // They stay here, written or not, until the next are taken.
+            self.shared.writer_bytes.store(memory_of(&frames), Relaxed);
+            self.queue = frames.into();
         }
     }
 
@@ -255,6 +258,12 @@ impl LogWriter {
 
     /// Nothing is due; a mark may be, or tells when to come again.
     fn idle(&mut self, now: Duration) -> Result<Step> {
+        if self.queue.is_empty() && !self.written_pieces.is_empty() {
+            // A burst would leave its memory here until the next one.
+            self.written_pieces.truncate(1);
+            let kept = self.written_pieces.iter().map(Vec::capacity).sum();
+            self.shared.writer_bytes.store(kept, Relaxed);
+        }
         let mut until: Option<Duration> = None;
         let mut earliest = |at: Duration| until = Some(until.map_or(at, |until| until.min(at)));
         if self.tail.position > self.synced {

@@ -47,9 +47,10 @@ impl Store {
     /// Writes a value, without expiry. Returns the version of the change when it is as durable as the options ask for.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::DiskFull`] (nothing was changed), [`Error::Poisoned`].
+    /// [`Error::TooLarge`], [`Error::OutOfMemory`] and [`Error::DiskFull`] (nothing was changed), [`Error::Poisoned`].
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<Version> {
         self.check_sizes(key, value)?;
+        self.wait_for_memory(key.len() + value.len() + CHANGE_OVERHEAD)?;
         self.change(&[key], value.len(), RoomClass::Ordinary, |change| {
             change.put(key, Value::compact(value), Expiry::Clear);
         })
@@ -62,6 +63,7 @@ impl Store {
     /// As [`Store::put`].
     pub fn put_with_lifetime(&self, key: &[u8], value: &[u8], lifetime: Duration) -> Result<Version> {
         self.check_sizes(key, value)?;
+        self.wait_for_memory(key.len() + value.len() + CHANGE_OVERHEAD)?;
         let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
         self.change(&[key], value.len(), RoomClass::Ordinary, |change| {
             // As far as Redis's commands can tell it.
@@ -89,6 +91,7 @@ impl Store {
     /// As [`Store::put`].
     pub fn put_if_version(&self, key: &[u8], value: &[u8], version: Version) -> Result<Option<Version>> {
         self.check_sizes(key, value)?;
+        self.wait_for_memory(key.len() + value.len() + CHANGE_OVERHEAD)?;
         let (same, new) = self.change(&[key], value.len(), RoomClass::Ordinary, |change| {
             let same = change.find(key).map_or(Version::ZERO, EntryRef::version) == version;
             if same {
@@ -119,6 +122,9 @@ impl Store {
         }
         if bytes > RECORD_BYTES_MAX {
             return Err(Error::TooLarge { what: "batch", found: bytes, limit: RECORD_BYTES_MAX });
+        }
+        if batch.changes.iter().any(|(_, value)| value.is_some()) {
+            self.wait_for_memory(bytes)?;
         }
         let keys: Vec<&[u8]> = batch.changes.iter().map(|(key, _)| key.as_slice()).collect();
         self.change(&keys, bytes, RoomClass::Ordinary, |change| {

@@ -1,13 +1,15 @@
 //! What goes on beside the commands: writing the log, removing what has expired, freeing memory.
 
 use super::Store;
+use super::eviction::Round;
 use crate::apply::Freed;
 use crate::error::{Error, Result};
+use crate::limits::MEMORY_LOOK;
 use crate::log::{self, FilePreparer, Log, LogThreads, LogWriter, Step};
 use parking_lot::Mutex;
-use std::sync::Weak;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -15,6 +17,9 @@ use std::time::Duration;
 const EXPIRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long it waits when the log has no room for its removals.
 const EXPIRY_RETRY: Duration = Duration::from_millis(10);
+
+/// How long the thread that evicts sleeps while there is no limit; a new limit wakes it.
+const UNLIMITED_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether a checkpoint is due.
 const CHECKPOINT_LOOK: Duration = Duration::from_millis(100);
@@ -27,10 +32,24 @@ enum LogMachines {
     ByHand(Box<(LogWriter, FilePreparer)>),
 }
 
+/// Memory to be freed, the bytes it takes, and where these are counted until it is.
+struct ToFree {
+    freed: Freed,
+    bytes: usize,
+    counted: Arc<AtomicUsize>,
+}
+
+impl Drop for ToFree {
+    fn drop(&mut self) {
+        drop(std::mem::take(&mut self.freed));
+        self.counted.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// The background's threads, or the state machines in their place.
 pub(super) struct Background {
     log: Mutex<Option<LogMachines>>,
-    free: Mutex<Option<Sender<Freed>>>,
+    free: Mutex<Option<Sender<ToFree>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     closing: AtomicBool,
 }
@@ -50,7 +69,7 @@ impl Background {
         })
     }
 
-    /// Starts the threads "expiry", "memory" and "checkpoint".
+    /// Starts the threads "expiry", "memory", "eviction" and "checkpoint".
     pub(super) fn start(&self, store: &Store) -> Result<()> {
         let (sender, receiver) = channel();
         *self.free.lock() = Some(sender);
@@ -63,14 +82,19 @@ impl Background {
         };
         let mut threads = self.threads.lock();
         threads.push(spawn("expiry", Box::new(move || remove_expired(&weak)))?);
+        let weak = std::sync::Arc::downgrade(&store.shared);
+        threads.push(spawn("eviction", Box::new(move || evict(&weak)))?);
         threads.push(spawn("memory", Box::new(move || free_memory(receiver)))?);
         let weak = std::sync::Arc::downgrade(&store.shared);
         threads.push(spawn("checkpoint", Box::new(move || write_checkpoints(&weak)))?);
         Ok(())
     }
 
-    /// Drops memory elsewhere, or here when there is no thread for it.
-    pub(super) fn free(&self, freed: Freed) {
+    /// Drops memory elsewhere, or here when there is no thread for it. Until that is done its bytes are part of `counted`.
+    pub(super) fn free(&self, freed: Freed, counted: &Arc<AtomicUsize>) {
+        let bytes = freed.bytes();
+        counted.fetch_add(bytes, Ordering::Relaxed);
+        let freed = ToFree { freed, bytes, counted: counted.clone() };
         let unsent = match &*self.free.lock() {
             Some(sender) => sender.send(freed).map_err(|unsent| unsent.0).err(),
             None => Some(freed),
@@ -111,7 +135,7 @@ impl Background {
     }
 }
 
-fn close_by_hand(log: &Log, (writer, files): &mut (LogWriter, FilePreparer), now: Duration) -> Result<()> {
+pub(super) fn close_by_hand(log: &Log, (writer, files): &mut (LogWriter, FilePreparer), now: Duration) -> Result<()> {
     log.begin_close();
     while !writer.is_closed() {
         if log.is_poisoned() {
@@ -120,6 +144,7 @@ fn close_by_hand(log: &Log, (writer, files): &mut (LogWriter, FilePreparer), now
         let worked = [writer.step(now), files.step()].contains(&Step::Worked);
         assert!(worked || writer.is_closed(), "a log that is closing makes progress");
     }
+    files.finish_archive();
     Ok(())
 }
 
@@ -131,7 +156,7 @@ impl Drop for super::Shared {
     }
 }
 
-fn free_memory(freed: Receiver<Freed>) {
+fn free_memory(freed: Receiver<ToFree>) {
     freed.into_iter().for_each(drop);
 }
 
@@ -154,6 +179,28 @@ fn remove_expired(store: &Weak<super::Shared>) {
         let pause = match deadline.checked_sub(now_ms) {
             Some(ms) if ms > 0 => Duration::from_millis(ms).min(EXPIRY_PAUSE_MAX),
             _ => EXPIRY_RETRY,
+        };
+        drop(store);
+        thread::park_timeout(pause);
+    }
+}
+
+/// Asks the allocator how much memory is in use and evicts what is over the limit, while there is one.
+fn evict(store: &Weak<super::Shared>) {
+    let mut round = Round::default();
+    while let Some(shared) = store.upgrade() {
+        let store = Store { shared };
+        let memory = &store.shared.memory;
+        memory.wake_this_thread();
+        if store.shared.background.closing.load(Ordering::SeqCst) {
+            return;
+        }
+        let pause = if memory.is_limited() {
+            store.evict_down();
+            store.move_together(&mut round);
+            MEMORY_LOOK
+        } else {
+            UNLIMITED_PAUSE
         };
         drop(store);
         thread::park_timeout(pause);

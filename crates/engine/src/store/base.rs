@@ -216,7 +216,8 @@ pub(super) fn encode(databases: &DatabaseIds, limit: Version) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<(DatabaseIds, Version)> {
+/// What [`encode`] made.
+pub(super) fn decode(bytes: &[u8]) -> Option<(DatabaseIds, Version)> {
     let (limit, rest) = bytes.split_first_chunk()?;
     let (words, []) = rest.as_chunks::<4>() else {
         return None;

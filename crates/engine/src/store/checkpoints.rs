@@ -9,7 +9,7 @@
 //! again, and an older superblock is known to be damage. What fails for want of room is tried again later, and what was
 //! taken is dirty again; every other failure to write or sync stops the store.
 //!
-//! Not here: the exact cut (`keyspace::checkpoint`), the bytes (`blocks`), what a restart makes of it (`opening`).
+//! Not here: the exact cut (`keyspace::checkpoint`), the bytes (`blocks`), what a restart makes of it (`base`).
 
 use std::io;
 use std::path::PathBuf;
@@ -24,10 +24,11 @@ use parking_lot::{Mutex, MutexGuard};
 use super::backlog::Limits;
 use super::staging::{Staging, record_of};
 use super::{Shared, Store, base};
-use crate::blocks::{BlockFile, Checkpoint, CheckpointOptions, Commit, KeyHashes, Published};
+use crate::blocks::{BlockFile, Checkpoint, CheckpointOptions, Commit, KeyHashes, Published, Record};
 use crate::error::{Error, Result};
 use crate::keyspace::SegmentSet;
 use crate::keyspace::checkpoint::{Cut, LargeEntry, Taken};
+use crate::keyspace::entry::Value;
 use crate::keyspace::hash::KeyHasher;
 use crate::limits::{
     CHECKPOINT_LOG_FACTOR, CHECKPOINT_PART_BYTES, CHECKPOINT_REMOVAL_BYTES, CHECKPOINT_RETRY, CHECKPOINT_SLICE,
@@ -71,7 +72,7 @@ pub struct CheckpointStatistics {
 /// The block file and who brings it forward.
 pub(super) struct Checkpoints {
     pub(super) path: PathBuf,
-    file: Mutex<BlockFile>,
+    pub(super) file: Mutex<BlockFile>,
     state: Mutex<State>,
     /// A running checkpoint is given up: the store is closing.
     abandoned: AtomicBool,
@@ -413,10 +414,10 @@ impl Run<'_, '_> {
     /// Writes a value part by part, each copied in a short hold. One that is handed over meanwhile comes again.
     fn write_large(&mut self, checkpoint: &mut Checkpoint<'_>, large: &LargeEntry) -> Result<()> {
         let shared = Arc::clone(&self.store.shared);
-        let record = crate::blocks::Record {
+        let record = Record {
             database: large.database,
             key: &large.key,
-            value: crate::keyspace::entry::Value::Bytes(&[]),
+            value: Value::Bytes(&[]),
             version: large.version,
             created: large.created,
             expire_at: large.expire_at,

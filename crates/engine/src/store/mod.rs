@@ -6,7 +6,7 @@
 //!  server's executors -----/                        \--> log --> disk --> commit --> answer
 //! ```
 //!
-//! Threads: "log-writer" and "log-files" (see `log`), "expiry" and "memory" (see `background`). With
+//! Threads: "log-writer" and "log-files" (see `log`), "expiry", "memory" and "eviction" (see `background`). With
 //! [`Options::threads`] off none is started and [`Store::turn`] does their work, for simulations.
 
 mod api;
@@ -16,15 +16,22 @@ mod base;
 mod batch;
 mod check;
 mod checkpoints;
+mod eviction;
 mod options;
+mod restore;
 mod scrub;
+mod snapshots;
 mod staging;
 
 pub use api::{EntryInfo, Iter};
 pub use batch::Batch;
 pub use check::{BlockFileCheck, StoreCheck, check_store, inspect_block_file};
 pub use checkpoints::{Between, CheckpointPolicy, CheckpointStatistics};
+pub use eviction::{MemoryGauge, MemoryInUse, MemoryLimit, MemoryStatistics};
 pub use options::{OnFailure, Options};
+pub use restore::{
+    RestoreError, RestoreProgress, RestoreRequest, Restored, Target, check_no_unfinished_restore, restore,
+};
 pub use scrub::ScrubStatistics;
 
 use crate::apply::Freed;
@@ -34,6 +41,7 @@ use crate::error::Error;
 use crate::exec::Durability;
 use crate::keyspace::{Hold, Keyspace, SegmentSet};
 use crate::limits::{EXPIRE_SLICE, EXPIRE_SLICE_BYTES, LOG_MARK_AFTER, LOG_RESERVE_BYTES, VALUE_BYTES_MAX};
+use crate::log::format::STORE_ID_BYTES;
 use crate::log::{self, Admission, Log, LogOptions, LogStatistics, RoomClass};
 use crate::recovery::Recovery;
 use crate::time::StoreTime;
@@ -41,6 +49,8 @@ use crate::version::Version;
 use background::Background;
 use base::Base;
 use checkpoints::Checkpoints;
+use eviction::Memory;
+pub(crate) use eviction::MemoryRoom;
 use parking_lot::Mutex;
 use scrub::Scrub;
 use std::path::{Path, PathBuf};
@@ -63,6 +73,7 @@ struct Shared {
     options: Options,
     background: Background,
     checkpoints: Checkpoints,
+    memory: Memory,
     scrub: Scrub,
     log_directory: PathBuf,
     expired: AtomicU64,
@@ -91,6 +102,8 @@ pub struct Statistics {
     pub table_bytes: usize,
     /// Entries removed because they had expired, since the store was opened.
     pub expired: u64,
+    /// The limit on memory.
+    pub memory: MemoryStatistics,
     /// The log.
     pub log: LogStatistics,
     /// What was read when the store was opened.
@@ -119,20 +132,22 @@ impl Store {
 
     /// As [`Store::open`], telling `progress` how far recovery has come: often, and from the calling thread.
     pub fn open_watched(options: Options, progress: &dyn Fn(log::Progress)) -> Result<Store> {
+        let memory = Memory::new(options.memory_limit, options.memory_gauge.clone());
         let directory = &options.directory;
         let disk = options.disk.clone();
         disk.create_directory(directory).map_err(|source| Error::io("create", directory, source))?;
         let directory_lock = lock_directory(&*disk, directory)?;
-        let log_directory = options.log_directory.clone().unwrap_or_else(|| directory.join("log"));
-        let block_file = options.block_file.clone().unwrap_or_else(|| directory.join(BLOCK_FILE_NAME));
-        let base = Base::open(&options, &block_file, &log_directory)?;
+        restore::check_no_unfinished_restore(&*disk, directory)?;
+        let log_directory = options.log_path();
+        let base = Base::open(&options, &options.block_path(), &log_directory)?;
         let seed = u128::from_le_bytes(base.identity.hash_seed);
         let keyspace = Arc::new(Keyspace::new(options.segments, seed, options.entries_per_segment));
         base.load(&keyspace, options.threads, progress)?;
         let mut recovery = Recovery::new(keyspace.clone(), base.cut(), options.threads);
-        let log_options = log_options(&options, log_directory.clone(), &base);
+        let log_options = log_options(&options, base.identity.store_id, base.version_floor);
         let (log, writer, files, recovered) = Log::open(log_options, &mut |frame| recovery.replay(frame), progress)?;
         let is_clean = recovery.finish()? == 0;
+        snapshots::note_origin(&options, &base, recovered.last_version);
         if recovered.last_version > VERSION_MAX {
             let what = "its versions are beyond any time; it cannot be continued";
             return Err(Error::Corrupt { path: log_directory, offset: 0, what });
@@ -147,6 +162,7 @@ impl Store {
                 options.clock.wall_ms(),
                 is_clean.then_some(recovered.last_version),
             ),
+            memory,
             scrub: Scrub::new(options.scrub_bytes_per_second),
             time: StoreTime::new(options.clock.clone()),
             key_bytes_max: AtomicUsize::new(options.key_bytes_max.min(VALUE_BYTES_MAX)),
@@ -160,6 +176,7 @@ impl Store {
             directory_lock: Mutex::new(Some(directory_lock)),
         };
         let store = Store { shared: Arc::new(shared) };
+        store.look_at_memory();
         if store.shared.options.threads {
             store.shared.background.start(&store)?;
         }
@@ -259,6 +276,7 @@ impl Store {
             entry_bytes,
             table_bytes,
             expired: self.shared.expired.load(Ordering::Relaxed),
+            memory: self.memory(),
             log: self.shared.log.statistics(),
             recovered: self.shared.recovered,
         }
@@ -291,7 +309,8 @@ impl Store {
         if self.wants_room_in_block_file() && !self.shared.checkpoints.is_running() {
             self.checkpoint_if_due(&mut || {});
         }
-        self.shared.background.turn(self.shared.options.clock.monotonic()) || expired > 0
+        let evicted = self.shared.memory.is_limited() && self.evict_down();
+        self.shared.background.turn(self.shared.options.clock.monotonic()) || expired > 0 || evicted
     }
 
     /// Removes every entry that is due, in slices, as far as the log has room. Returns how many.
@@ -356,6 +375,7 @@ impl Store {
             databases: self.databases(),
             now_ms,
             value_bytes_max: self.value_bytes_max(),
+            policy: self.eviction_policy(),
             planned: &[],
             depends: Version::ZERO,
             last_version: self.shared.log.last_version(),
@@ -374,7 +394,7 @@ impl Store {
     /// Frees memory that would take long, on another thread.
     pub(crate) fn free_in_background(&self, freed: Freed) {
         if !freed.is_empty() {
-            self.shared.background.free(freed);
+            self.shared.background.free(freed, &self.shared.memory.freeing);
         }
     }
 
@@ -462,9 +482,6 @@ impl Shared {
     }
 }
 
-/// Name of the block file, unless the options name another.
-const BLOCK_FILE_NAME: &str = "store.blocks";
-
 /// The last version from which there is a way up: far beyond any date.
 const VERSION_MAX: Version = Version(u64::MAX >> 1);
 
@@ -474,20 +491,20 @@ fn one(segment: usize) -> SegmentSet {
     set
 }
 
-fn log_options(options: &Options, directory: PathBuf, base: &Base) -> LogOptions {
+fn log_options(options: &Options, store_id: [u8; STORE_ID_BYTES], version_floor: Version) -> LogOptions {
     let on_failure = options.on_failure.clone();
     LogOptions {
-        directory,
+        directory: options.log_path(),
         file_bytes: options.log_file_bytes,
         buffer_bytes_max: options.log_buffer_bytes,
         reserve_bytes: LOG_RESERVE_BYTES,
         background_sync: options.durability.background_sync(),
-        version_floor: base.version_floor,
+        version_floor,
         mark_after: LOG_MARK_AFTER,
-        store_id: base.identity.store_id,
+        store_id,
         disk: options.disk.clone(),
         clock: options.clock.clone(),
-        archive: None,
+        archive: options.archive.clone(),
         on_failure: on_failure.map(|report| -> log::OnFailure { Box::new(move |error| report(error)) }),
     }
 }

@@ -1,15 +1,22 @@
 //! How a store is opened.
 
 use super::checkpoints::CheckpointPolicy;
+use super::eviction::{MemoryGauge, MemoryLimit};
 use crate::blocks::{FileSize, Geometry};
 use crate::clock::{Clock, OsClock};
 use crate::disk::{Disk, OsDisk};
 use crate::error::Error;
 use crate::exec::Durability;
 use crate::limits::VALUE_BYTES_MAX;
+use crate::log::ArchiveOptions;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Name of the log's directory, unless the options name another.
+const LOG_DIRECTORY_NAME: &str = "log";
+/// Name of the block file, unless the options name another.
+const BLOCK_FILE_NAME: &str = "store.blocks";
 
 /// Told once when the log has failed and nothing can be acknowledged any more.
 pub type OnFailure = Arc<dyn Fn(&Error) + Send + Sync>;
@@ -28,6 +35,8 @@ pub struct Options {
     pub block_file_geometry: Geometry,
     /// When checkpoints are written.
     pub checkpoints: CheckpointPolicy,
+    /// Where finished log files are copied before they are given up; nowhere unless set.
+    pub archive: Option<ArchiveOptions>,
     /// Bytes of the block file that are verified each second while nothing else is done with it; 0 for none.
     pub scrub_bytes_per_second: u64,
     /// When calls return (and replies leave): [`Durability::Always`] unless weakened.
@@ -54,6 +63,11 @@ pub struct Options {
     pub disk: Arc<dyn Disk>,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
+    /// How much memory the data may take, and what happens when it does.
+    pub memory_limit: MemoryLimit,
+    /// What the process has in use, as its allocator counts it: what grows from the value at the opening on counts
+    /// against the limit. Without it the store counts its entries and tables itself.
+    pub memory_gauge: Option<MemoryGauge>,
     /// Called once when the log has failed and nothing can be acknowledged any more.
     pub on_failure: Option<OnFailure>,
 }
@@ -67,6 +81,7 @@ impl Options {
             block_file: None,
             block_file_geometry: Geometry { block_bytes: 4096, size: FileSize::Auto },
             checkpoints: CheckpointPolicy::default(),
+            archive: None,
             scrub_bytes_per_second: 1 << 20,
             durability: Durability::Always,
             segments: 64,
@@ -80,8 +95,22 @@ impl Options {
             threads: true,
             disk: Arc::new(OsDisk),
             clock: Arc::new(OsClock::default()),
+            memory_limit: MemoryLimit::default(),
+            memory_gauge: None,
             on_failure: None,
         }
+    }
+}
+
+impl Options {
+    /// Where the log lies.
+    pub(super) fn log_path(&self) -> PathBuf {
+        self.log_directory.clone().unwrap_or_else(|| self.directory.join(LOG_DIRECTORY_NAME))
+    }
+
+    /// Where the block file lies.
+    pub(super) fn block_path(&self) -> PathBuf {
+        self.block_file.clone().unwrap_or_else(|| self.directory.join(BLOCK_FILE_NAME))
     }
 }
 

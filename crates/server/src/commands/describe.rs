@@ -85,7 +85,7 @@ impl<'a> Described<'a> {
         let told = [
             (self.data && self.writes, "write"),
             (self.data && !self.writes, "readonly"),
-            (self.data && self.writes && !has(Flags::FREES), "denyoom"),
+            (has(Flags::ADDS), "denyoom"),
             (has(Flags::ADMIN), "admin"),
             (!self.data, "noscript"),
             (self.while_loading, "loading"),

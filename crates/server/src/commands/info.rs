@@ -180,9 +180,10 @@ fn clients(figures: &Figures<'_>, out: &mut String) {
 fn memory(figures: &Figures<'_>, out: &mut String) {
     let settings = figures.bench.settings();
     let resident = resident_bytes();
-    // What the process takes is the honest figure; the parts that hold data follow by name.
-    line(out, "used_memory", resident);
-    line(out, "used_memory_human", human(resident));
+    // What is held against maxmemory: what data, clients and all else have taken since the start.
+    let used = figures.store.as_ref().map_or(resident, |store| store.memory.used);
+    line(out, "used_memory", used);
+    line(out, "used_memory_human", human(used));
     line(out, "used_memory_rss", resident);
     line(out, "used_memory_rss_human", human(resident));
     if let Some(bowline::Statistics { entry_bytes, table_bytes, .. }) = &figures.store {
@@ -191,7 +192,9 @@ fn memory(figures: &Figures<'_>, out: &mut String) {
         line(out, "table_bytes", table_bytes);
     }
     line(out, "mem_clients_normal", figures.server.metrics.client_bytes());
-    line(out, "maxmemory", settings.maxmemory);
+    let limit = settings.memory_limit();
+    line(out, "maxmemory", limit);
+    line(out, "maxmemory_human", human(usize::try_from(limit).unwrap_or(usize::MAX)));
     line(
         out,
         "maxmemory_policy",
@@ -235,6 +238,7 @@ fn log_and_recovery(server: &Server, store: &bowline::Statistics, out: &mut Stri
     line(out, "recovered_bytes", recovered.bytes);
     line(out, "recovered_torn_bytes_cut", recovered.torn_bytes_cut);
     super::info_log::lines(&store.log, out);
+    super::info_archive::lines(server, &store.log, out);
 }
 
 fn statistics(figures: &Figures<'_>, out: &mut String) {
@@ -248,7 +252,7 @@ fn statistics(figures: &Figures<'_>, out: &mut String) {
     line(out, "rejected_connections", metrics.connections_rejected.load(Relaxed));
     line(out, "accept_failures", metrics.accept_failures.load(Relaxed));
     line(out, "expired_keys", figures.store.as_ref().map_or(0, |store| store.expired));
-    line(out, "evicted_keys", 0);
+    line(out, "evicted_keys", figures.store.as_ref().map_or(0, |store| store.memory.evicted));
     line(out, "evicted_clients", metrics.clients_evicted.load(Relaxed));
     line(out, "keyspace_hits", totals.hits);
     line(out, "keyspace_misses", totals.misses);

@@ -9,6 +9,7 @@
 //! on keys and databases (crate `bowline`), queueing and order of execution (`session`).
 
 mod admin;
+pub(crate) mod backup;
 mod checkpoints;
 mod client;
 mod config;
@@ -16,6 +17,7 @@ mod connection;
 mod describe;
 mod durability;
 pub mod info;
+mod info_archive;
 mod info_checkpoints;
 mod info_log;
 mod observe;
@@ -39,6 +41,7 @@ pub fn all_rows() -> impl Iterator<Item = &'static ServerCommand> {
         info::ROWS,
         admin::ROWS,
         checkpoints::ROWS,
+        backup::ROWS,
     ];
     tables.into_iter().flatten()
 }

@@ -478,7 +478,11 @@ impl EventLoop {
     }
 
     fn close_timed_out(&mut self) {
+        let now_ms = self.bench.now_ms;
         for slot in 0..self.connections.len() {
+            if let Some(connection) = self.connection(slot) {
+                connection.session.end_idle_backup(now_ms);
+            }
             let place = self.connections.get(slot).and_then(|place| place.as_deref());
             if let Some(connection) = place {
                 connection.session.publish();

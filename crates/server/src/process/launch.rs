@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::daemon::{Starter, detach};
 use super::{Exit, Process, end_before_start, say};
-use crate::settings::arguments::{Invocation, Surroundings, read};
+use crate::settings::arguments::{Invocation, RestoreArguments, Surroundings, read};
 use crate::settings::{SettingsStore, Sources, document};
 
 /// The line that `--version` prints. Tools that look for the version of a Redis server find the one whose protocol this is.
@@ -25,6 +25,8 @@ const VERSION: &str = concat!("Bowline kv_server ", env!("CARGO_PKG_VERSION"), "
 pub struct Purposes {
     /// Serves until it is asked to end.
     pub run: fn(Arc<SettingsStore>, Process) -> Exit,
+    /// Restores a backup into the data directory.
+    pub restore: fn(Arc<SettingsStore>, Process, &RestoreArguments) -> Exit,
     /// Verifies the files of a data directory, prints what it finds, and changes nothing.
     pub check: fn(&Path) -> Exit,
     /// Prints what the blocks of a block file, or of that in a data directory, are used for.
@@ -45,7 +47,11 @@ pub fn launch(arguments: impl IntoIterator<Item = OsString>, purposes: &Purposes
         standard_input: &mut io::stdin().lock(),
     };
     let exit = match read(surroundings) {
-        Ok(Invocation::Run(sources)) => return ExitCode::from(serve(sources, purposes.run)),
+        Ok(Invocation::Run(sources)) => return ExitCode::from(serve(sources, true, purposes.run)),
+        Ok(Invocation::Restore(sources, arguments)) => {
+            let restore = |settings, process| (purposes.restore)(settings, process, &arguments);
+            return ExitCode::from(serve(sources, false, restore));
+        }
         Ok(Invocation::Check(directory)) => (purposes.check)(&directory),
         Ok(Invocation::Inspect(path)) => (purposes.inspect)(&path),
         Ok(Invocation::Help) => print(&document::help()),
@@ -70,14 +76,15 @@ fn print(text: &str) -> Exit {
     }
 }
 
-fn serve(sources: Sources, run: fn(Arc<SettingsStore>, Process) -> Exit) -> u8 {
+/// Runs with these settings; in the background only what `may_detach`.
+fn serve(sources: Sources, may_detach: bool, run: impl FnOnce(Arc<SettingsStore>, Process) -> Exit) -> u8 {
     let settings = match SettingsStore::load(sources) {
         Ok(settings) => Arc::new(settings),
         Err(error) => return end_before_start(None, &Exit::Usage(error.to_string())),
     };
     let mut starter: Option<Starter> = None;
     let current = settings.current();
-    if current.daemonize {
+    if current.daemonize && may_detach {
         if current.message_file().is_none() {
             say("messages of the daemon are lost, as it has no logfile: give it one with --logfile");
         }

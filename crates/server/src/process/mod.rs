@@ -320,11 +320,7 @@ pub fn say(message: &str) {
 }
 
 fn warn_of_settings(settings: &Settings) {
-    let mut ignored: Vec<&str> = settings.without_effect().collect();
-    // Who sets a limit believes in it.
-    if settings.maxmemory != 0 {
-        ignored.push("maxmemory");
-    }
+    let ignored: Vec<&str> = settings.without_effect().collect();
     if !ignored.is_empty() {
         warn!("these settings have no effect in this release: {}", ignored.join(", "));
     }

@@ -74,6 +74,11 @@ impl Client {
         self.home.send(Letter::Kill { client: self.id });
     }
 
+    /// Wakes the connection's loop: something that the client waits for may be there.
+    pub fn wake(&self) {
+        self.home.ring();
+    }
+
     /// Whether its loop is the one of this mailbox.
     pub fn is_at(&self, mailbox: &Arc<Mailbox>) -> bool {
         Arc::ptr_eq(&self.home, mailbox)

@@ -84,3 +84,10 @@ pub const UNAUTHENTICATED_LINE_BYTES_MAX: usize = 1 << 10;
 /// Longest answer of COMMAND INFO in bytes: every command is told in a hundredth of it, so only a request that names
 /// commands thousands of times meets it. It is answered an error.
 pub const DESCRIPTION_BYTES_MAX: usize = 16 << 20;
+
+/// Backups that are handed out at a time: each keeps a thread, some MiB, and the blocks that are freed meanwhile. A further
+/// one is answered an error.
+pub const BACKUPS_MAX: u64 = 4;
+
+/// Seconds after which a backup ends that nobody reads: the blocks that it keeps are wanted.
+pub const BACKUP_IDLE_SECONDS_MAX: u64 = 60;

@@ -36,6 +36,7 @@ use bowline::Version;
 use bowline::exec::{Caller, Durability, Replies, Watched};
 use bowline_resp::{Protocol, Reply, RequestDecoder};
 
+use crate::commands::backup::Backup;
 use crate::net::listen::Dialect;
 use crate::settings::Settings;
 use clients::Client;
@@ -65,7 +66,7 @@ pub enum Waits {
     Room,
     /// CLIENT PAUSE.
     Pause,
-    /// The end of a checkpoint.
+    /// The end of a checkpoint, or the next piece of a backup.
     Checkpoint,
 }
 
@@ -95,6 +96,8 @@ pub struct Session {
     waits: Waits,
     /// The checkpoint that a SAVE of this client waits for.
     pub(crate) saving: Option<u64>,
+    /// The backup that this client reads.
+    pub(crate) backup: Backup,
     closing: bool,
     transaction: Option<Box<Transaction>>,
     watched: Vec<Watched>,
@@ -125,6 +128,7 @@ impl Session {
             replies: Replies::default(),
             waits: Waits::No,
             saving: None,
+            backup: Backup::None,
             closing: false,
             transaction: None,
             watched: Vec::new(),

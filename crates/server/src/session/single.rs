@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bowline::command::{Command, Flags, quotable};
-use bowline::exec::{Planned, Stop};
-use bowline::{Durability, Version};
+use bowline::exec::{OUT_OF_MEMORY, Planned, Stop};
+use bowline::{Durability, Store, Version};
 use bowline_resp::{ArgRange, Args};
 
 use super::{ReplyMode, Session, Waits, Workbench};
@@ -108,6 +108,11 @@ impl Session {
             return Some(REFUSAL.as_bytes().to_vec());
         }
         let queued = self.in_transaction() && !runs_at_once(entry, args);
+        // What is queued takes memory too, whatever it is.
+        let needs_memory = queued || entry.info.name == "exec" && self.transaction_adds();
+        if needs_memory && bench.server.opened().is_some_and(Store::is_out_of_memory) {
+            return Some(OUT_OF_MEMORY.as_bytes().to_vec());
+        }
         (queued && info.flags.has(Flags::NO_MULTI)).then(|| b"ERR Command not allowed inside a transaction".to_vec())
     }
 

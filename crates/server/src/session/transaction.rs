@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bowline::Version;
+use bowline::command::Flags;
 use bowline::exec::{Replies, TransactionEnd};
 use bowline_resp::{ArgRange, Args, ReplyDecoder};
 
@@ -32,6 +33,8 @@ pub(super) struct Transaction {
     spoiled: bool,
     /// A data command that may change something is among them.
     writes: bool,
+    /// A data command that may make more data is among them.
+    adds: bool,
 }
 
 /// One queued command.
@@ -83,6 +86,11 @@ impl Session {
     /// Whether EXEC would change data.
     pub(super) fn transaction_writes(&self) -> bool {
         self.transaction.as_ref().is_some_and(|transaction| transaction.writes)
+    }
+
+    /// Whether EXEC may make more data.
+    pub(super) fn transaction_adds(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|transaction| transaction.adds)
     }
 
     /// WATCH of one key. False when the connection watches too many already.
@@ -231,6 +239,7 @@ impl Transaction {
                     return false;
                 }
                 self.writes |= entry.writes;
+                self.adds |= entry.info.flags.has(Flags::ADDS);
                 self.order.push(Queued::Data(entry));
             }
             Target::Server(row) => {

@@ -7,6 +7,9 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bowline::snapshot::Moment;
+use bowline::{Target, Version};
+
 use super::error::{Place, SettingsError};
 use super::sources::{FirstFile, Sources, read_bounded};
 use super::syntax::Directive;
@@ -18,6 +21,8 @@ use super::values::Kind;
 pub enum Invocation {
     /// Run the server.
     Run(Sources),
+    /// Restore a backup into the data directory.
+    Restore(Sources, RestoreArguments),
     /// Verify the files of a data directory and change nothing.
     Check(PathBuf),
     /// Print what the blocks of a block file are used for.
@@ -30,6 +35,15 @@ pub enum Invocation {
     ExampleFile,
     /// Print the settings as a table in Markdown.
     SettingsTable,
+}
+
+/// What a restore is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreArguments {
+    /// The backup.
+    pub snapshot: PathBuf,
+    /// Up to where the archive is replayed.
+    pub target: Target,
 }
 
 /// Where arguments, environment and standard input come from; tests give their own.
@@ -66,6 +80,7 @@ pub fn read(surroundings: Surroundings<'_>) -> Result<Invocation, SettingsError>
         }
         _ => {}
     }
+    let mut restore = RestoreFlags::default();
     while let [flag, others @ ..] = rest {
         let (name, inline) = match flag.strip_prefix("--") {
             Some(flag) => flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value))),
@@ -82,11 +97,69 @@ pub fn read(surroundings: Surroundings<'_>) -> Result<Invocation, SettingsError>
         if let Some(invocation) = other_than_run(name, &values, &sources.base)? {
             return Ok(invocation);
         }
-        sources.arguments.push(directive(name, values));
+        if !restore.take(name, &values, &sources.base)? {
+            sources.arguments.push(directive(name, values));
+        }
         rest = others;
     }
     sources.read_environment(variable);
-    Ok(Invocation::Run(sources))
+    match restore.finish()? {
+        Some(restore) => Ok(Invocation::Restore(sources, restore)),
+        None => Ok(Invocation::Run(sources)),
+    }
+}
+
+/// The flags of a restore, as far as they were read.
+#[derive(Default)]
+struct RestoreFlags {
+    snapshot: Option<PathBuf>,
+    target: Option<Target>,
+}
+
+impl RestoreFlags {
+    /// Takes a flag that is about a restore; false for others.
+    fn take(&mut self, name: &str, values: &[String], base: &Path) -> Result<bool, SettingsError> {
+        let wrong = |expected: &str| {
+            let found = values.join(" ");
+            let what = format!("--{name}: expected {expected}, found {found:?}");
+            SettingsError::Syntax { place: Place::CommandLine, what }
+        };
+        let value = match values {
+            [value] => value.as_str(),
+            _ => "",
+        };
+        let target = match name {
+            "restore" if value.is_empty() => return Err(wrong("the file of a backup")),
+            "restore" => {
+                self.snapshot = Some(absolute(base, value));
+                return Ok(true);
+            }
+            "to-time" => {
+                let moment: Moment = value.parse().map_err(|_| wrong("a time such as 2026-11-20T10:15:00Z"))?;
+                Target::TimeMs(moment.0)
+            }
+            "to-version" => Target::Version(Version(value.parse().map_err(|_| wrong("the number of a version"))?)),
+            _ => return Ok(false),
+        };
+        if self.target.is_some_and(|before| before != target) {
+            return Err(wrong("one target, --to-time or --to-version"));
+        }
+        self.target = Some(target);
+        Ok(true)
+    }
+
+    fn finish(self) -> Result<Option<RestoreArguments>, SettingsError> {
+        match (self.snapshot, self.target) {
+            (Some(snapshot), target) => {
+                Ok(Some(RestoreArguments { snapshot, target: target.unwrap_or(Target::Newest) }))
+            }
+            (None, None) => Ok(None),
+            (None, Some(_)) => {
+                let what = "--to-time and --to-version belong to --restore FILE".to_owned();
+                Err(SettingsError::Syntax { place: Place::CommandLine, what })
+            }
+        }
+    }
 }
 
 /// The flags that are no settings.
@@ -246,6 +319,25 @@ mod tests {
             (vec!["--inspect", "/x"], Invocation::Inspect("/x".into())),
         ] {
             assert_eq!(read_arguments(&arguments, "").ok(), Some(expected), "{arguments:?}");
+        }
+        let targets = [
+            (vec!["--to-time", "2026-11-20T10:15:00Z"], Target::TimeMs(1_795_169_700_000)),
+            (vec!["--to-version=77"], Target::Version(Version(77))),
+            (vec![], Target::Newest),
+        ];
+        for (more, target) in targets {
+            let arguments = [vec!["--restore", "base.bowline", "--port", "7"], more].concat();
+            let Ok(Invocation::Restore(_, restore)) = read_arguments(&arguments, "") else { panic!("{arguments:?}") };
+            assert_eq!(restore, RestoreArguments { snapshot: "/srv/kv/base.bowline".into(), target });
+        }
+        for arguments in [
+            vec!["--restore"],
+            vec!["--to-version", "7"],
+            vec!["--restore", "x", "--to-time", "now"],
+            vec!["--restore", "x", "--to-version", "-1"],
+            vec!["--restore", "x", "--to-version", "1", "--to-time", "2026-11-20T10:15:00Z"],
+        ] {
+            assert!(read_arguments(&arguments, "").is_err(), "{arguments:?}");
         }
         assert!(read_arguments(&["--check"], "").is_err());
         assert!(read_arguments(&["--help", "me"], "").is_err());

@@ -30,7 +30,9 @@ pub fn help() -> String {
 kv_server: a key-value store that speaks the Redis protocol and keeps every acknowledged write
 
 usage: kv_server [FILE.conf | -] [--name value | --name=value ...]
-       kv_server --check DIR       verify the files of a data directory, change nothing
+       kv_server --check DIR|FILE  verify a data directory, a backup or an archive, change nothing
+       kv_server --restore FILE [--to-time 2026-11-20T10:15:00Z | --to-version N] --dir DIR [--archive-dir DIR]
+                                   make a data directory from a backup and the archive, and end
        kv_server --inspect DIR     print what the block file is used for (a block file may be given too)
        kv_server --example-file    print a settings file with every setting at its default
        kv_server --settings-table  print the settings as a table in Markdown

@@ -41,7 +41,7 @@ impl fmt::Display for Place {
 
 /// A value that a setting does not take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {name}: expected {expected}, found {found}")]
+#[error("{place}: {name}: {}", self.said())]
 pub struct WrongValue {
     /// Where.
     pub place: Place,
@@ -53,6 +53,16 @@ pub struct WrongValue {
     pub found: String,
     /// The same in the words of a reply.
     pub problem: Problem,
+}
+
+impl WrongValue {
+    /// What is wrong: a reason of its own, or what the setting takes.
+    fn said(&self) -> String {
+        match &self.problem {
+            Problem::Later(why) => (*why).to_owned(),
+            _ => format!("expected {}, found {}", self.expected, self.found),
+        }
+    }
 }
 
 impl From<WrongValue> for SettingsError {

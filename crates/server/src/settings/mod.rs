@@ -17,6 +17,7 @@ mod error;
 mod glob;
 pub(crate) mod limits;
 mod lists;
+mod machine;
 mod remembered;
 mod rewrite;
 mod rows;
@@ -56,6 +57,11 @@ impl Settings {
         self.absolute(&self.block_file).unwrap_or_else(|| self.data_directory().join("store.blocks"))
     }
 
+    /// The archive of log files, where there is one.
+    pub fn archive_directory(&self) -> Option<PathBuf> {
+        self.absolute(&self.archive_dir)
+    }
+
     /// The path of the UNIX socket, where there is one.
     pub fn unix_socket(&self) -> Option<PathBuf> {
         self.absolute(&self.unixsocket)
@@ -92,12 +98,14 @@ impl Settings {
         }
     }
 
+    /// Bytes that the data may take in memory; 0 for no limit. Cost: a share asks the system how much there is.
+    pub fn memory_limit(&self) -> u64 {
+        self.maxmemory.of(machine::memory_bytes)
+    }
+
     /// Bytes that all clients together may hold in requests and replies; 0 for no limit, as also a share of no `maxmemory`.
     pub fn client_memory_limit(&self) -> u64 {
-        match self.maxmemory_clients {
-            BytesOrPercent::Bytes(bytes) => bytes,
-            BytesOrPercent::Percent(percent) => self.maxmemory / 100 * u64::from(percent),
-        }
+        self.maxmemory_clients.of(|| self.memory_limit())
     }
 
     /// The settings that were given another value than their default although they have no effect here.

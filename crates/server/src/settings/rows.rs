@@ -118,6 +118,12 @@ rows! {
         block_file_size: SizeOrAuto = "auto", "block-file-size", Kind::BytesOrAuto { min: MB, max: 16_384 * GB }, Start;
         /// Size of a block of a new block file: a power of two from 4kb to 64kb.
         block_size: u64 = "4096", "block-size", bytes(4 * KB, 64 * KB), Start;
+        /// Directory that finished log files are copied to before they are given up, and that a restore reads; empty for none.
+        archive_dir: PathBuf = "", "archive-dir", Kind::Path, Start;
+        /// Seconds after which archived log files are removed, counted from their last write; 0 keeps them.
+        archive_keep_time: u64 = "0", "archive-keep-time", integer(0, 10_000_000_000), Start;
+        /// Bytes of archived log files beyond which the oldest are removed; 0 keeps them.
+        archive_keep_size: u64 = "0", "archive-keep-size", bytes(0, i64::MAX), Start;
         /// A checkpoint is written when the log is longer than this: what a restart has to read at most, about.
         checkpoint_log_size: u64 = "536870912", "checkpoint-log-size", bytes(MB, 1024 * GB), Live;
         /// Seconds after which a checkpoint is written if anything has changed; 0 for never.
@@ -136,9 +142,9 @@ rows! {
         max_key_size: u64 = "536870912", "max_key_size", bytes(1, 512 * MB), Live;
         /// Longest value, and longest argument of any command.
         max_value_size: u64 = "536870912", "max_value_size" also [Alias::of("proto-max-bulk-len")], bytes(MB, 512 * MB), Live;
-        /// Memory limit; not used yet, as eviction comes with a later release.
-        maxmemory: u64 = "0", "maxmemory", bytes(0, i64::MAX), Live;
-        /// What happens at the memory limit; not used yet.
+        /// Memory that the data may take beyond what the empty server has, in bytes or as a share such as 50% of the machine or of the cgroup's limit, whichever is less; 0 for no limit.
+        maxmemory: BytesOrPercent = "0", "maxmemory", Kind::BytesOrPercent, Live;
+        /// What goes at the memory limit: by use of late (lru) or over a long time (lfu), at random, by expiry (ttl); of all keys or of those that expire (volatile); or nothing, and writes are refused.
         maxmemory_policy: MaxmemoryPolicy = "noeviction", "maxmemory-policy", Kind::Word(MaxmemoryPolicy::WORDS), Live;
     }
     section "Limits of a connection" {

@@ -269,7 +269,7 @@ mod tests {
             ),
             (
                 vec![("maxmemory", "1kk")],
-                "ERR CONFIG SET failed (possibly related to argument 'maxmemory') - argument must be a memory value",
+                "ERR CONFIG SET failed (possibly related to argument 'maxmemory') - argument must be a memory or percent value",
             ),
             (
                 vec![("protected-mode", "1")],

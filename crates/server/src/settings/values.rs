@@ -114,6 +114,9 @@ pub enum Problem {
     /// A control character where none can be meant.
     #[error("argument must not contain control characters")]
     ControlCharacter,
+    /// A word that a later release will know.
+    #[error("{0}")]
+    Later(&'static str),
     /// Does not fit another setting.
     #[error("{0}")]
     Conflict(String),
@@ -353,6 +356,16 @@ pub enum BytesOrPercent {
     Bytes(u64),
     /// A share, 1 to 100.
     Percent(u8),
+}
+
+impl BytesOrPercent {
+    /// The bytes, where the whole is `whole`.
+    pub fn of(self, whole: impl FnOnce() -> u64) -> u64 {
+        match self {
+            BytesOrPercent::Bytes(bytes) => bytes,
+            BytesOrPercent::Percent(percent) => whole() / 100 * u64::from(percent),
+        }
+    }
 }
 
 impl Value for BytesOrPercent {

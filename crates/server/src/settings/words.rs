@@ -2,9 +2,14 @@
 
 use super::values::{Kind, Problem, Value};
 
-/// Defines an enum whose values are words; a word may have further names that are accepted and never written.
+/// Defines an enum whose values are words; a word may have further names that are accepted and never written. Words that a
+/// later release will know are refused with a reason of their own.
 macro_rules! words {
-    ($(#[$about:meta])* $type:ident { $( $(#[$variant_about:meta])* $variant:ident = $word:literal $(| $other:literal)* ),* $(,)? }) => {
+    (
+        $(#[$about:meta])*
+        $type:ident { $( $(#[$variant_about:meta])* $variant:ident = $word:literal $(| $other:literal)* ),* $(,)? }
+        $( not yet { $( $later:literal: $why:literal ),* } )?
+    ) => {
         $(#[$about])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum $type { $( $(#[$variant_about])* $variant, )* }
@@ -18,6 +23,7 @@ macro_rules! words {
             fn parse(text: &str, _: &Kind) -> Result<Self, Problem> {
                 match text.to_ascii_lowercase().as_str() {
                     $( $word $(| $other)* => Ok($type::$variant), )*
+                    $( $( $later => Err(Problem::Later($why)), )* )?
                     _ => Err(Problem::NotAWord($type::WORDS)),
                 }
             }
@@ -102,28 +108,36 @@ words! {
 words! {
     /// What happens when memory reaches `maxmemory`.
     MaxmemoryPolicy {
-        /// Evicts the least recently used of the keys that expire.
+        /// Evicts those of the keys that expire which were not used lately.
         VolatileLru = "volatile-lru",
-        /// Evicts the least often used of the keys that expire.
+        /// Evicts, of the keys that expire, those used the least over a long time.
         VolatileLfu = "volatile-lfu",
         /// Evicts any of the keys that expire.
         VolatileRandom = "volatile-random",
         /// Evicts the keys that expire next.
         VolatileTtl = "volatile-ttl",
-        /// Evicts the least recently used keys.
+        /// Evicts keys that were not used lately.
         AllkeysLru = "allkeys-lru",
-        /// Evicts the least often used keys.
+        /// Evicts the keys that were used the least over a long time.
         AllkeysLfu = "allkeys-lfu",
         /// Evicts any keys.
         AllkeysRandom = "allkeys-random",
         /// Refuses writes.
         NoEviction = "noeviction",
     }
+    not yet { "tier": "tier comes with a later release: data larger than memory is not possible yet; noeviction keeps it all" }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_of_a_later_release_is_refused_by_name() {
+        let refused = MaxmemoryPolicy::parse("TIER", &Kind::Text).expect_err("refused");
+        assert!(refused.to_string().contains("tier comes with a later release"), "{refused}");
+        assert!(matches!(MaxmemoryPolicy::parse("lru", &Kind::Text), Err(Problem::NotAWord(_))));
+    }
 
     #[test]
     fn durability_takes_rediss_no_as_none() {

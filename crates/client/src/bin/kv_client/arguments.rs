@@ -24,6 +24,7 @@ Commands:
   flush            delete EVERY key of the database in use (-n), at once
   stats            print the server's figures
   test             write, read and delete a temporary key, and check each answer
+  backup FILE|-    write a verified backup of the server; see: kv_client backup --help
   bench            measure the server; see: kv_client bench --help
   import PATH      load Redis' files (.rdb, .aof, appendonlydir, - for stdin); see: kv_client import --help
   any other word   is sent as a command, for instance: kv_client incr counter
@@ -184,6 +185,27 @@ pub(crate) struct BenchArguments {
     pub(crate) connection: ConnectionArguments,
 }
 
+/// Writes a backup of the server into a file: its state at one moment, while it goes on serving. The file gets its name
+/// only when it was read back and every checksum is right.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kv_client backup",
+    bin_name = "kv_client backup",
+    version,
+    disable_help_flag = true,
+    args_override_self = true
+)]
+pub(crate) struct BackupArguments {
+    /// The file to write; - for stdout
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Most bytes per second, such as 50mb
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub(crate) rate: Option<u64>,
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArguments,
+}
+
 const IMPORT: &str = "\
 Strings with their expiries go into the databases they come from and replace what is there. A file is checked as a whole
 before its first key is sent; what comes from a pipe cannot be. Entries that have expired are left out. A last command
@@ -291,6 +313,24 @@ impl Durability {
             Durability::None => "none",
         }
     }
+}
+
+/// A number of bytes with a unit, as the server's settings take it: kb = 1024, k = 1000.
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" => 1000,
+        "kb" => 1 << 10,
+        "m" => 1_000_000,
+        "mb" => 1 << 20,
+        "g" => 1_000_000_000,
+        "gb" => 1 << 30,
+        _ => return Err("must be a number of bytes such as 50mb".to_owned()),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)).filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| "must be a number of bytes above 0, such as 50mb".to_owned())
 }
 
 fn rate(text: &str) -> Result<f64, String> {

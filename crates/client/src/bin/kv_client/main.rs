@@ -3,6 +3,7 @@
 //! ```text
 //!   words given        -> verbs (put get delete exists size ping flush stats test), or passed on as a command
 //!   "bench"            -> bench
+//!   "backup"           -> backup
 //!   "import"           -> import
 //!   no words, terminal -> interactive
 //!   no words, pipe     -> script
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod backup;
 mod bench;
 mod failure;
 mod import;
@@ -30,7 +32,7 @@ use std::process::ExitCode;
 use bowline_client::Client;
 use clap::{CommandFactory, Parser};
 
-use arguments::{Arguments, BenchArguments, ImportArguments};
+use arguments::{Arguments, BackupArguments, BenchArguments, ImportArguments};
 use failure::{Exit, Failure};
 use print::Format;
 
@@ -51,6 +53,9 @@ fn run(given: &[OsString]) -> Result<Exit, Failure> {
         Some("bench") => return bench::run(&BenchArguments::parse_from(own_arguments(given, arguments.words.len()))),
         Some("import") => {
             return import::run(&ImportArguments::parse_from(own_arguments(given, arguments.words.len())));
+        }
+        Some("backup") => {
+            return backup::run(&BackupArguments::parse_from(own_arguments(given, arguments.words.len())));
         }
         _ => {}
     }

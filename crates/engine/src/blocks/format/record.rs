@@ -119,6 +119,13 @@ pub(crate) const fn overhead_bytes_max() -> usize {
 
 /// Appends a record with its key and value in one piece.
 pub(crate) fn encode_inline(record: &Record<'_>, bytes: &mut Vec<u8>) {
+    let value = encode_up_to_value(record, bytes);
+    bytes.extend_from_slice(value);
+}
+
+/// Appends what comes before the value's bytes in a record of one piece, and the value of an integer; returns the bytes
+/// that complete it, so that a large value need not be copied.
+pub(crate) fn encode_up_to_value<'a>(record: &Record<'a>, bytes: &mut Vec<u8>) -> &'a [u8] {
     let (value, integer) = match record.value {
         Value::Bytes(value) => (value, None),
         Value::Integer(number) => (&[][..], Some(number.to_le_bytes())),
@@ -127,10 +134,10 @@ pub(crate) fn encode_inline(record: &Record<'_>, bytes: &mut Vec<u8>) {
     let flags = if integer.is_some() { INTEGER } else { 0 };
     encode_head(record, flags, record.key.len() as u64, stored as u64, bytes);
     bytes.extend_from_slice(record.key);
-    match integer {
-        Some(number) => bytes.extend_from_slice(&number[..stored]),
-        None => bytes.extend_from_slice(value),
+    if let Some(number) = integer {
+        bytes.extend_from_slice(&number[..stored]);
     }
+    value
 }
 
 /// Appends a record whose key and value lie in chunks; those of `record` are not looked at.

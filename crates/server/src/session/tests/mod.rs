@@ -1,6 +1,7 @@
 //! Sessions over a real store, without sockets: bytes in, bytes out. The log runs only when a test turns it, so what is
 //! held for a commit can be seen.
 
+mod backups;
 mod bounds;
 
 use super::*;
