@@ -105,7 +105,7 @@ class Cache:
         request = b"".join(b"*3\r\n$3\r\nSET\r\n$12\r\n%012d\r\n$1024\r\n%b\r\n" % (key, VALUE) for key in keys)
         wrong = [answer for answer in self.answers(request, len(keys)) if answer != b"+OK"] if keys else []
         if wrong:
-            raise RuntimeError(f"a write was refused: {wrong[0]!r}")
+            raise RuntimeError(f"a write was refused with maxmemory {self.limit} and {self.keys()} keys: {wrong[0]!r}")
 
     def hold(self, wanted: int):
         """Moves maxmemory by what is missing of `wanted` keys, or too much."""
