@@ -22,5 +22,6 @@ else
     ROUNDS=$rounds cargo test -p bowline-resp --test fuzz_bodies
     cargo test -p bowline --lib fuzz
     cargo test -p bowline-rdb --test properties
+    cargo test -p bowline-snapshot --test snapshots
     cargo test -p bowline-server --lib -- syntax codec
 fi

@@ -187,7 +187,7 @@ def test_a_mistake_of_yesterday_is_undone_by_time_and_by_version(make_node, tmp_
         client.set("before", "the backup")
         back_up(node, path)
         with client.pipeline(transaction=False) as pipeline:
-            for number in range(3000):
+            for number in range(6000):
                 pipeline.set(f"key:{number}", "v" * 1000)
             pipeline.execute()
         client.delete("key:7")
@@ -330,3 +330,20 @@ def test_a_restore_onto_a_full_disk_serves_nothing_and_works_when_there_is_room(
     target.start()
     with target.client() as client:
         assert client.dbsize() == 10
+
+
+def test_a_backup_whose_server_dies_leaves_no_file_and_says_so(make_node, tmp_path):
+    node = make_node().start()
+    with node.client() as client:
+        for number in range(20):
+            client.set(f"key:{number}", os.urandom(1_000_000))
+    target = tmp_path / "base.bowline"
+    line = [nodes.KV_CLIENT, "-p", str(node.port), "--retries", "0", "backup", str(target), "--rate", "1mb"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE) as backup:
+        partial = tmp_path / "base.bowline.partial"
+        nodes.until(lambda: partial.exists() and partial.stat().st_size > 1_000_000, "the backup to be on its way")
+        assert not target.exists()
+        node.kill()
+        _, told = backup.communicate(timeout=60)
+    assert backup.returncode == 3, told
+    assert list(tmp_path.glob("base*")) == []

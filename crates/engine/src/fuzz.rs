@@ -1,12 +1,19 @@
-//! The body of the fuzz target `log_frame`, shared by `fuzz/` and by the seeded test below. Not part of the API.
+//! The bodies of the fuzz targets `log_frame` and `snapshot`, shared by `fuzz/` and by the seeded test below. Not part of the API.
 //!
 //! Takes any bytes and panics when a rule of the formats is broken: what is read must be written back alike, and nothing
 //! may be allocated by a length that the bytes only promise.
 
+use std::convert::Infallible;
+
+use bowline_snapshot::{Header, SnapshotError, Totals, Writer};
+
 use crate::Version;
+use crate::blocks::Record;
+use crate::blocks::format::record::encode_inline;
 use crate::effect::Effect;
 use crate::log::ReplayFrame;
 use crate::log::format::{FileHeader, FrameHeader};
+use crate::snapshot::SnapshotFile;
 
 /// Reads the bytes as a file's header block, as a frame's header, and as the payload of a frame whose checksum is right.
 pub fn log_frame(data: &[u8]) {
@@ -29,9 +36,48 @@ pub fn log_frame(data: &[u8]) {
     }
 }
 
+/// Reads the bytes as a snapshot, and as the records of one whose checksums are right; what is read reads back.
+pub fn snapshot(data: &[u8]) {
+    if let Ok(file) = SnapshotFile::new(data) {
+        let _ = file.load(&mut |_, _| Ok(()));
+    }
+    let mut records = Vec::new();
+    let _ = load(&[data], 1, &mut |record| records.push(encoded(&record)));
+    let mut again = Vec::new();
+    let parts: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+    let loaded = load(&parts, parts.len() as u64, &mut |record| again.push(encoded(&record)));
+    assert!(loaded.is_ok(), "records that were written are read");
+    assert_eq!(again, records, "a record reads back");
+}
+
+/// Loads a snapshot with a record of each of `parts`.
+fn load(parts: &[&[u8]], entries: u64, visit: &mut dyn FnMut(Record<'_>)) -> Result<Totals, SnapshotError> {
+    let (mut writer, mut bytes) = Writer::new(&Header { entries, ..Header::default() });
+    let mut each = |frame: Vec<u8>| -> Result<(), Infallible> {
+        bytes.extend(frame);
+        Ok(())
+    };
+    for part in parts {
+        writer.record(&[part], &mut each).unwrap_or_else(|never| match never {});
+    }
+    writer.finish(&mut each).unwrap_or_else(|never| match never {});
+    SnapshotFile::new(bytes.as_slice())?.load(&mut |record, _| {
+        visit(record);
+        Ok(())
+    })
+}
+
+fn encoded(record: &Record<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_inline(record, &mut bytes);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
-    use super::log_frame;
+    use super::{log_frame, snapshot};
+    use crate::Version;
+    use crate::blocks::Record;
     use crate::effect::Effect;
     use crate::keyspace::DatabaseId;
     use crate::keyspace::entry::Value;
@@ -52,6 +98,29 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             log_frame(&bytes);
+        }
+
+        #[test]
+        fn any_snapshot_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            snapshot(&bytes);
+        }
+
+        #[test]
+        fn records_with_a_few_wrong_bytes_are_read_or_refused(edits in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..4)) {
+            let record = Record {
+                database: DatabaseId(3),
+                key: b"key",
+                value: Value::Integer(-77),
+                version: Version::at_ms(1_795_169_700_250),
+                created: 1_795_169_000,
+                expire_at: Some(9),
+            };
+            let mut bytes = [record, Record { value: Value::Bytes(b"some bytes"), ..record }].map(|record| super::encoded(&record)).concat();
+            for (at, byte) in edits {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            snapshot(&bytes);
         }
 
         #[test]

@@ -277,6 +277,27 @@ fn of_two_pasts_in_one_archive_the_one_counts_that_was_alive_at_the_target() {
 }
 
 #[test]
+fn a_copy_to_look_at_does_not_take_the_place_of_a_store_that_lives_on() {
+    let place = Place::new();
+    let first = place.open("first");
+    first.put(b"begin", b"0").unwrap();
+    place.back_up(&first, "backup");
+    first.put(b"first", b"1").unwrap();
+    first.close().unwrap();
+    place.hours.set(2);
+    place.restore("backup", "copy", Target::Newest).unwrap();
+    let copy = place.open("copy");
+    copy.put(b"copy", b"1").unwrap();
+    copy.close().unwrap();
+    place.hours.set(3);
+    let first = place.open("first");
+    first.put(b"second", b"1").unwrap();
+    let expected = contents(&first);
+    first.close().unwrap();
+    assert_eq!(place.restored("backup", "newest", Target::Newest), expected);
+}
+
+#[test]
 fn targets_that_cannot_be_reached_are_refused_with_what_can() {
     let place = Place::new();
     let store = place.open("data");

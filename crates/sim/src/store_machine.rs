@@ -57,7 +57,12 @@ impl StoreMachine {
 
     /// Opens the store on `disk`, which it sees through `shared`.
     pub fn open_through(shared: Arc<dyn Disk>, disk: &SimDisk, clock: &SimClock) -> Result<StoreMachine, Error> {
-        let store = Store::open(options(shared, clock))?;
+        StoreMachine::open_with(options(shared, clock), disk, clock)
+    }
+
+    /// Opens the store of these options, whose disk and clock are `disk` and `clock`.
+    pub fn open_with(options: Options, disk: &SimDisk, clock: &SimClock) -> Result<StoreMachine, Error> {
+        let store = Store::open(options)?;
         let executor = Executor::new(&store);
         let listener = store.log().subscribe(Box::new(|| {}));
         Ok(StoreMachine { disk: disk.clone(), clock: clock.clone(), store, executor, listener })

@@ -7,14 +7,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use bowline::Durability;
+use bowline::clock::Clock;
 use bowline::disk::Disk;
 use bowline::log::ArchiveOptions;
 use bowline::{Error, Options, RestoreRequest, Store, Target, Version, restore};
 use bowline_sim::clock::SimClock;
+use bowline_sim::crash::model::{Command, DATABASES, Databases};
 use bowline_sim::disk::{Failure, SimDisk};
 use bowline_sim::random::Random;
-use bowline_sim::store_machine;
+use bowline_sim::store_machine::{self, StoreMachine};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 const RESTORED: &str = "/new/store";
@@ -43,20 +47,8 @@ fn contents(store: &Store) -> Contents {
     contents
 }
 
-/// A disk with a backup and an archive, the version to restore to, and what is there then.
-fn prepared() -> (SimDisk, Version, Contents) {
-    let disk = SimDisk::new(7);
-    let clock = SimClock::new(NOW_MS);
-    let mut options = store_machine::options(Arc::new(disk.clone()), &clock);
-    options.archive = Some(ArchiveOptions { directory: ARCHIVE.into(), keep_for: None, keep_bytes: None });
-    let store = Store::open(options).expect("opened");
-    let put = |range: std::ops::Range<u32>, word: &str| {
-        for number in range {
-            let value = format!("{word} {}", "x".repeat(number as usize * 37 % 900));
-            store.put(format!("key:{number}").as_bytes(), value.as_bytes()).expect("written");
-        }
-    };
-    put(0..60, "before");
+/// Writes a backup of the store onto its disk.
+fn back_up(disk: &SimDisk, store: &Store) {
     disk.create_directory(Path::new("/backup")).expect("made");
     let file = disk.create(Path::new(BACKUP)).expect("created");
     let mut at = 0;
@@ -71,7 +63,23 @@ fn prepared() -> (SimDisk, Version, Contents) {
     file.sync_data().expect("synced");
     disk.sync_directory(Path::new("/backup")).expect("synced");
     disk.sync_directory(Path::new("/")).expect("synced");
-    drop(snapshot);
+}
+
+/// A disk with a backup and an archive, the version to restore to, and what is there then.
+fn prepared() -> (SimDisk, Version, Contents) {
+    let disk = SimDisk::new(7);
+    let clock = SimClock::new(NOW_MS);
+    let mut options = store_machine::options(Arc::new(disk.clone()), &clock);
+    options.archive = Some(ArchiveOptions { directory: ARCHIVE.into(), keep_for: None, keep_bytes: None });
+    let store = Store::open(options).expect("opened");
+    let put = |range: std::ops::Range<u32>, word: &str| {
+        for number in range {
+            let value = format!("{word} {}", "x".repeat(number as usize * 37 % 900));
+            store.put(format!("key:{number}").as_bytes(), value.as_bytes()).expect("written");
+        }
+    };
+    put(0..60, "before");
+    back_up(&disk, &store);
     put(30..90, "after");
     store.delete(b"key:5").expect("removed");
     let version = store.put(b"last", b"before the mistake").expect("written");
@@ -183,4 +191,67 @@ fn a_restore_on_a_disk_that_fails_at_any_call_serves_nothing_half_done() {
             }
         }
     }
+}
+
+/// Random commands, a backup in the middle; then restores to moments and versions after it, each compared with what a
+/// model says was there then.
+#[test]
+fn every_moment_after_a_backup_is_restored_as_the_model_knows_it() {
+    for seed in 0..12 {
+        let mut random = Random::new(seed);
+        let (disk, states) = a_life(&mut random);
+        let end_ms = states.last().expect("a life").1;
+        for number in 0..12 {
+            let (version, now_ms, model) = &states[random.index(states.len())];
+            let target = if random.chance(1, 2) { Target::Version(*version) } else { Target::TimeMs(*now_ms) };
+            let what = format!("seed {seed}, restore {number} to {target}");
+            let copy = disk.process_killed();
+            let request = RestoreRequest { snapshot: BACKUP.into(), archive: Some(ARCHIVE.into()), target };
+            let clock = SimClock::new(end_ms);
+            let mut options = options(&copy);
+            options.clock = Arc::new(clock.clone());
+            restore(&options, &request, &|_| {}).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let mut machine = StoreMachine::open_with(options, &copy, &clock).expect("opened");
+            let mut expected = model.clone();
+            expected.expire(end_ms);
+            assert!(machine.contents().expect("read") == expected, "{what}: another state");
+        }
+    }
+}
+
+/// A store that lives for a while with an archive and is backed up once. What was there after each command since: the
+/// newest version, the time, and the data.
+fn a_life(random: &mut Random) -> (SimDisk, Vec<(Version, u64, Databases)>) {
+    let (disk, clock) = (SimDisk::new(random.bits()), SimClock::new(NOW_MS));
+    let mut options = store_machine::options(Arc::new(disk.clone()), &clock);
+    options.archive = Some(ArchiveOptions { directory: ARCHIVE.into(), keep_for: None, keep_bytes: None });
+    let mut machine = StoreMachine::open_with(options, &disk, &clock).expect("opened");
+    let (mut model, mut states) = (Databases::default(), Vec::new());
+    let backup_at = 50 + random.index(150);
+    for step in 0..600 {
+        if step == backup_at {
+            back_up(&disk, &machine.store);
+            states.push((machine.store.log().last_version(), machine.store.now_ms(), model.clone()));
+            clock.advance(Duration::from_millis(1));
+        }
+        if random.chance(1, 40) {
+            machine.store.checkpoint().expect("a checkpoint");
+        }
+        let now_ms = machine.store.now_ms();
+        let length = random.index(400);
+        let command = Command::random(random, now_ms, vec![b'v'; length]);
+        let number = random.index(DATABASES);
+        let (_, version) =
+            machine.execute(number, std::slice::from_ref(&command), false, Durability::Always).expect("room");
+        model.run(number, &command, now_ms);
+        if step > backup_at {
+            states.push((machine.store.log().last_version(), now_ms, model.clone()));
+        }
+        assert!(machine.commit_up_to(version));
+        clock.advance(Duration::from_millis(1 + random.below(5)));
+    }
+    let end_ms = clock.wall_ms();
+    states.push((machine.store.log().last_version(), end_ms, model));
+    machine.store.close().expect("closed");
+    (disk, states)
 }

@@ -136,7 +136,7 @@ mod tests {
         let bytes = LINEAGE.encode();
         let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let golden = "424f574c2d4c494e\
-                      CRCCRCCR\
+                      5a64c390\
                       01004800\
                       30313233343536373839616263646566\
                       706172656e74706172656e7470617265\

@@ -17,7 +17,7 @@ const RECORD_BYTES_MAX: usize = 2 * VALUE_BYTES_MAX + 1024;
 type Result<T, E = SnapshotError> = std::result::Result<T, E>;
 
 /// A file of a disk, read from its begin to its end.
-struct Input {
+pub(crate) struct Input {
     file: Box<dyn DiskFile>,
     offset: u64,
 }
@@ -30,16 +30,23 @@ impl Read for Input {
     }
 }
 
-/// A snapshot file whose header has been read.
-pub(crate) struct SnapshotFile {
-    reader: Reader<Input>,
+/// A snapshot whose header has been read.
+pub(crate) struct SnapshotFile<R = Input> {
+    reader: Reader<R>,
 }
 
-impl SnapshotFile {
+impl SnapshotFile<Input> {
     /// Reads the header.
     pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<SnapshotFile> {
         let file = disk.open_read_only(path)?;
-        Ok(SnapshotFile { reader: Reader::new(Input { file, offset: 0 })? })
+        SnapshotFile::new(Input { file, offset: 0 })
+    }
+}
+
+impl<R: Read> SnapshotFile<R> {
+    /// Reads the header from any bytes.
+    pub(crate) fn new(input: R) -> Result<SnapshotFile<R>> {
+        Ok(SnapshotFile { reader: Reader::new(input)? })
     }
 
     /// What the snapshot says of itself.
