@@ -226,7 +226,7 @@ impl Store {
     #[cold]
     fn evict_for(&self, wanted: usize, limit: usize) -> MemoryRoom {
         self.look_at_memory_again();
-        let (mut slices, mut freed, mut in_vain) = (0, 0, 0);
+        let (mut slices, mut freed, mut in_vain, mut looked) = (0, 0, 0, false);
         loop {
             let used = self.used_memory();
             let over = used.saturating_add(wanted).saturating_sub(limit);
@@ -238,6 +238,12 @@ impl Store {
                 return MemoryRoom::Enough;
             }
             if in_vain >= self.shared.keyspace.segment_count() {
+                let evicts = self.eviction_policy() != EvictionPolicy::NoEviction;
+                if used > limit && evicts && !std::mem::replace(&mut looked, true) {
+                    self.look_at_memory();
+                    in_vain = 0;
+                    continue;
+                }
                 return if used > limit { MemoryRoom::Exhausted } else { MemoryRoom::Enough };
             }
             match self.evict_from_next_segment(over) {
@@ -374,11 +380,17 @@ impl Store {
     pub(super) fn look_at_memory(&self) {
         let memory = &self.shared.memory;
         if let Some(gauge) = &memory.gauge {
-            let not_data = memory.freeing.load(Relaxed) + self.shared.log.memory_bytes();
+            let counted = || {
+                let not_data = memory.freeing.load(Relaxed) + self.shared.log.memory_bytes();
+                self.shared.keyspace.bytes() + not_data
+            };
+            let before = counted();
             let in_use = gauge();
             memory.sparse.store(in_use.sparse(), Relaxed);
-            let grown = in_use.counted() as isize - memory.empty as isize - not_data as isize;
-            memory.beyond.store(grown - self.shared.keyspace.bytes() as isize, Relaxed);
+            // Others go on meanwhile, and this thread may have been interrupted for long. What was there before and is gone
+            // may be in the gauge's figure or not: were it taken for something else, data would be evicted for it.
+            let counted = before.max(counted()) as isize;
+            memory.beyond.store(in_use.counted() as isize - memory.empty as isize - counted, Relaxed);
         }
     }
 }
