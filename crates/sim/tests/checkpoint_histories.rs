@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bowline::blocks::BlockFile;
 use bowline::clock::Clock;
+use bowline::log::Head;
 use bowline::{Durability, Error, check_store};
 use bowline_sim::clock::SimClock;
 use bowline_sim::crash::model::{Command, Databases};
@@ -346,4 +347,51 @@ fn a_power_cut_while_the_block_file_becomes_shorter_loses_nothing() {
         }
     }
     assert!(shortened, "the block file never became shorter");
+}
+
+/// History 15: as long as the log does not name a checkpoint, everything that the one before leads to stands, and so does
+/// the log after it; the newest superblock may rot then.
+#[test]
+fn a_superblock_that_rots_before_the_log_names_it_costs_nothing() {
+    let (mut needless, mut named) = (0, 0);
+    for cut in 0.. {
+        let (mut machine, mut model) = filled_store();
+        machine.store.checkpoint().expect("a checkpoint");
+        assert!(machine.become_quiet());
+        machine.disk.crash_at(machine.disk.calls() + cut);
+        let mut done = true;
+        for round in 0..3 {
+            for number in 0..8 {
+                let command = Command::Append(format!("key:{number}").into_bytes(), vec![b'0' + round; 700]);
+                let executed = machine.execute(0, std::slice::from_ref(&command), false, Durability::Always);
+                if executed.is_some_and(|(reply, version)| reply[0] == b':' && machine.commit_up_to(version)) {
+                    model.run(0, &command, NOW_MS);
+                }
+            }
+            done &= machine.store.checkpoint().is_ok();
+        }
+        machine.disk.crash_now();
+        let image = machine.disk.power_cut(&mut Random::new(cut));
+        let file = BlockFile::open_read_only(&image, &block_file()).expect("the block file is sound");
+        let head = Head::read(&image, &Path::new(DIRECTORY).join("log")).expect("the log is sound");
+        if head.is_some_and(|head| head.checkpoint < file.superblock().cut) {
+            needless += 1;
+            rot_newest_superblock(&image);
+            let mut after = open(&image).unwrap_or_else(|error| panic!("call {cut}: {error}"));
+            let found = after.contents().expect("the store answers");
+            // What was not acknowledged may be there.
+            let grown = |number: usize| {
+                let key = format!("key:{number}").into_bytes();
+                let bytes = |databases: &Databases| databases.item(0, &key).map(|item| item.value.to_vec());
+                bytes(&found).zip(bytes(&model)).is_some_and(|(found, model)| found.starts_with(&model))
+            };
+            assert!((0..8).all(grown), "call {cut}");
+        } else {
+            named += 1;
+        }
+        if done {
+            break;
+        }
+    }
+    assert!(needless > 3 && named > 10, "{needless} superblocks were not needed, {named} were");
 }
