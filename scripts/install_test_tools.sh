@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 declare -A package_of=(
+    [mkfs.xfs]=xfsprogs
     [redis-server]=redis-server [redis-cli]=redis-tools [redis-benchmark]=redis-tools
     [strace]=strace [nc]=netcat-openbsd [taskset]=util-linux [mkfs.ext4]=e2fsprogs
 )

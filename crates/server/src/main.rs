@@ -9,13 +9,14 @@ use bowline_server::{check, inspect, restore, run};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// What the allocator reads when the process starts: free pages go back to the system after a second and not after ten, by
-/// a thread of its own, so that what `maxmemory` promises is true of the resident memory too.
+/// What the allocator reads when the process starts: free pages go back to the system after a second and not after ten, so
+/// that what `maxmemory` promises is true of the resident memory too. Its thread for that is started later: a process that
+/// goes into the background has none yet.
 // SAFETY: the name is jemalloc's own, for just this: a pointer to a text that ends with a zero. A reference to an
 // array is one.
 #[allow(unsafe_code)]
 #[unsafe(export_name = "_rjem_malloc_conf")]
-static ALLOCATOR_CONFIGURATION: &[u8; 43] = b"background_thread:true,dirty_decay_ms:1000\0";
+static ALLOCATOR_CONFIGURATION: &[u8; 20] = b"dirty_decay_ms:1000\0";
 
 fn main() -> ExitCode {
     let purposes =

@@ -11,11 +11,13 @@
 use std::sync::Arc;
 
 use bowline::{MemoryGauge, MemoryInUse};
-use tikv_jemalloc_ctl::{Error, epoch, stats};
+use tikv_jemalloc_ctl::{Error, background_thread, epoch, stats};
 
 /// What the allocator says is in use. `None` when it does not keep books.
 pub fn gauge() -> Option<MemoryGauge> {
     in_use().ok()?;
+    // Gives free pages back also while nobody allocates. Where it cannot be had, they go back a little later.
+    let _ = background_thread::write(true);
     // It told once, so it will go on telling.
     Some(Arc::new(|| in_use().unwrap_or_default()))
 }
