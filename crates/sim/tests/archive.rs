@@ -4,16 +4,12 @@
 //! `FIRST_SEED` (0 unless set).
 
 use bowline_sim::crash::archive::{DIRECTORY, Forgotten, check_cut, check_failure, undisturbed};
+use bowline_sim::crash::number_from_environment;
 use bowline_sim::crash::{Problem, Replay};
 use bowline_sim::disk::{CallKind, Failure};
 
 const SEEDS: u64 = 4;
 const IMAGES: u64 = 3;
-
-fn number_from_environment(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
-}
 
 fn seeds() -> std::ops::Range<u64> {
     if let Some(seed) = number_from_environment("SEED") {

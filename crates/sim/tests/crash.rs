@@ -9,17 +9,13 @@
 
 use std::path::Path;
 
+use bowline_sim::crash::number_from_environment;
 use bowline_sim::crash::{Problem, Replay, log, store};
 use bowline_sim::disk::{Call, CallKind, Failure};
 use bowline_sim::machine::FILE_BYTES;
 
 const SEEDS: u64 = 4;
 const IMAGES: u64 = 3;
-
-fn number_from_environment(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
-}
 
 /// The seeds to run: the one asked for, or the first ones.
 fn seeds() -> std::ops::Range<u64> {

@@ -16,6 +16,7 @@ use bowline::log::ArchiveOptions;
 use bowline::{Error, Options, RestoreRequest, Store, Target, Version, restore};
 use bowline_sim::clock::SimClock;
 use bowline_sim::crash::model::{Command, DATABASES, Databases};
+use bowline_sim::crash::number_from_environment;
 use bowline_sim::disk::{Failure, SimDisk};
 use bowline_sim::random::Random;
 use bowline_sim::store_machine::{self, StoreMachine};
@@ -28,11 +29,6 @@ const ARCHIVE: &str = "/archive";
 const IMAGES: u64 = 6;
 /// Lives that are restored from, everyday.
 const LIVES: u64 = 12;
-
-fn number_from_environment(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
 
 /// `SEED=<n>` for one seed, `SEEDS=<count>` for more than the everyday `count`.
 fn seeds(count: u64) -> std::ops::Range<u64> {

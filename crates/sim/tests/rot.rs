@@ -13,6 +13,7 @@ use bowline::Error;
 use bowline::disk::Disk;
 use bowline_sim::clock::SimClock;
 use bowline_sim::crash::model::Databases;
+use bowline_sim::crash::number_from_environment;
 use bowline_sim::disk::SimDisk;
 use bowline_sim::random::Random;
 use bowline_sim::store_machine::StoreMachine;
@@ -21,11 +22,6 @@ const NOW_MS: u64 = 1_800_000_000_000;
 const ROTS: u64 = 400;
 const BLOCK: u64 = 4096;
 const SECTOR: u64 = 512;
-
-fn number_from_environment(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
-}
 
 /// A store that was killed with two checkpoints and a log behind them; its disk as it was at the first of them, its disk
 /// at the end, and what it shows.

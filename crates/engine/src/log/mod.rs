@@ -18,7 +18,7 @@
 //! | `format` | the bytes of a log file |
 //! | `record` | the records in a frame |
 //! | `buffer`, `room` | where records wait, and how much may |
-//! | `writer` | writes, syncs, commits, marks |
+//! | `writer`, `tail_block` | writes, syncs, commits, marks; the last block, written whole |
 //! | `files` | prepares, starts, recycles files |
 //! | `archive`, `archiver` | copies of finished files: reads them, makes them |
 //! | `waiters` | who waits for a commit |

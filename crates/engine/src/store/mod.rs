@@ -6,8 +6,9 @@
 //!  server's executors -----/                        \--> log --> disk --> commit --> answer
 //! ```
 //!
-//! Threads: "log-writer" and "log-files" (see `log`), "expiry", "memory" and "eviction" (see `background`). With
-//! [`Options::threads`] off none is started and [`Store::turn`] does their work, for simulations.
+//! Threads: "log-writer", "log-files" and "log-archive" (see `log`), "expiry", "memory", "eviction" and "checkpoint" (see
+//! `background`). With [`Options::threads`] off none is started: [`Store::turn`] does their work and
+//! [`Store::checkpoint`] the last one's, for simulations.
 
 mod api;
 mod background;

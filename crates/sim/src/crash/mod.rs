@@ -116,6 +116,15 @@ impl fmt::Display for Replay {
     }
 }
 
+/// A number that the environment variable `name` holds: the seed to replay, how many to run.
+///
+/// # Panics
+/// When it holds something else.
+pub fn number_from_environment(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
+}
+
 /// The disk as an engine with `mistake` sees it.
 fn shared_disk(disk: &SimDisk, mistake: Option<Mistake>) -> Arc<dyn Disk> {
     match mistake {
