@@ -184,6 +184,21 @@ impl<'a> Effect<'a> {
         Ok((effect, reader.0))
     }
 
+    /// The key whose value the effect changes in part or takes elsewhere: its value must be in memory.
+    pub(crate) fn needs_value_of(&self) -> Option<(DatabaseId, &'a [u8])> {
+        match *self {
+            Effect::Expire { database, key, .. }
+            | Effect::Append { database, key, .. }
+            | Effect::SetRange { database, key, .. }
+            | Effect::Move { database, key, .. } => Some((database, key)),
+            Effect::Put { .. }
+            | Effect::Delete { .. }
+            | Effect::NewTable { .. }
+            | Effect::Swap { .. }
+            | Effect::Reset => None,
+        }
+    }
+
     /// The key whose segment the effect changes; `None` where it is more than one or all of them.
     pub fn single_key(&self) -> Option<&'a [u8]> {
         match *self {

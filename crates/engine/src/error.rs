@@ -65,6 +65,12 @@ pub enum Error {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A value is in the block file only and cannot be read from it. Everything else goes on.
+    #[error("the value cannot be read back ({cause}): write it anew, delete the key, or restore a backup")]
+    Unreadable {
+        /// What is wrong with the file.
+        cause: String,
+    },
     /// The block file is full: the checkpoint was given up, the one before stays. Writes wait until there is room.
     #[error("the block file {} is full at {bytes} bytes: delete some keys, or make a larger one", path.display())]
     BlockFileFull {

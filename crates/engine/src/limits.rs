@@ -51,6 +51,28 @@ pub const MOVE_TIME: std::time::Duration = std::time::Duration::from_millis(25);
 /// How long it is left at that when all entries were moved and it did not help.
 pub const MOVE_PAUSE: std::time::Duration = std::time::Duration::from_secs(30);
 
+/// With the policy "tier" values begin to leave memory when all but this part of the limit is in use.
+pub const TIER_STARTS_AT_PART: usize = 32;
+
+/// They go on leaving until this part of the limit is free.
+pub const TIER_STOPS_AT_PART: usize = 16;
+
+/// With the policy "tier" a checkpoint begins when this part of the limit was logged since the last one, once half of the
+/// limit is in use: only what a checkpoint has published can leave memory.
+pub const TIER_CHECKPOINT_PART: usize = 8;
+
+/// Most values that leave memory in one hold of their segment.
+pub const TIER_SLICE: usize = 64;
+
+/// Threads that read values back from the block file, so many reads at once.
+pub const FETCH_THREADS: usize = 8;
+
+/// Most values that one wake-up of a client asks for at once. Reached: the rest is asked for when these are there.
+pub const FETCH_VALUES_MAX: usize = 256;
+
+/// A command that has waited for values so often has them left in memory until it has run.
+pub const FETCH_URGENT_AFTER: u8 = 2;
+
 /// An entry of this size or more is freed in the background, bytes: returning its pages takes the kernel a while.
 pub const FREE_LATER_BYTES: usize = 64 * 1024;
 

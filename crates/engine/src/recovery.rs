@@ -6,10 +6,12 @@
 //!  an effect over several segments is a barrier: the router waits for the workers and applies it itself
 //! ```
 //!
-//! Effects on one key keep their order, because a key has one segment and a segment one worker. Not here: finding and
-//! verifying the frames (`log::recovery`).
+//! Effects on one key keep their order, because a key has one segment and a segment one worker. A value that was left in
+//! the block file is read before an effect that changes a part of it. Not here: finding and verifying the frames
+//! (`log::recovery`).
 
 use crate::apply::{Freed, apply_to_key, apply_to_many};
+use crate::blocks::View;
 use crate::effect::Effect;
 use crate::error::{Error, Result};
 use crate::keyspace::{DoesNotFit, Hold, Keyspace, SegmentSet};
@@ -48,6 +50,8 @@ struct Worker {
 /// Takes frames and brings the keyspace to their state.
 pub(crate) struct Recovery {
     keyspace: Arc<Keyspace>,
+    /// Where values are that were not loaded.
+    view: Option<View>,
     /// Records up to this version are there already: a checkpoint was loaded.
     cut: Version,
     /// Records beyond it.
@@ -57,14 +61,15 @@ pub(crate) struct Recovery {
 
 impl Recovery {
     /// A recovery into a keyspace that is exact at `cut`, with threads of its own if `parallel`.
-    pub(crate) fn new(keyspace: Arc<Keyspace>, cut: Version, parallel: bool) -> Recovery {
+    /// `view` has the values that were left in the block file.
+    pub(crate) fn new(keyspace: Arc<Keyspace>, cut: Version, parallel: bool, view: Option<View>) -> Recovery {
         let cores = if parallel { std::thread::available_parallelism().map_or(1, usize::from) } else { 0 };
         let count = cores.min(keyspace.segment_count()).min(8);
-        let workers = (0..count).filter_map(|index| Worker::start(&keyspace, index, count));
+        let workers = (0..count).filter_map(|index| Worker::start(&keyspace, view.clone(), index, count));
         let workers: Vec<Worker> = workers.collect();
         // All or none: the segments are divided by the number of workers.
         let workers = if workers.len() == count { workers } else { Vec::new() };
-        Recovery { keyspace, cut, records: 0, workers }
+        Recovery { keyspace, view, cut, records: 0, workers }
     }
 
     /// Applies the records of one frame, or hands them to the workers.
@@ -93,11 +98,11 @@ impl Recovery {
         let Some(key) = effect.single_key() else {
             self.send(frame)?;
             self.wait_for_workers();
-            return self.apply_alone(frame, |hold, freed| apply_to_many(hold, &effect, version, freed));
+            return self.apply_alone(frame, &effect, |hold, freed| apply_to_many(hold, &effect, version, freed));
         };
         let hash = self.keyspace.hash(key);
         if self.workers.is_empty() {
-            return self.apply_alone(frame, |hold, freed| apply_to_key(hold, hash, &effect, version, freed));
+            return self.apply_alone(frame, &effect, |hold, freed| apply_to_key(hold, hash, &effect, version, freed));
         }
         let worker = self.keyspace.segment_of(hash) % self.workers.len();
         // A payload is below 4 GiB: its length is a u32 in the frame.
@@ -108,9 +113,11 @@ impl Recovery {
     fn apply_alone(
         &self,
         frame: &ReplayFrame,
+        effect: &Effect<'_>,
         apply: impl FnOnce(&mut Hold<'_>, &mut Freed) -> std::result::Result<(), DoesNotFit>,
     ) -> Result<()> {
         let mut hold = self.keyspace.hold(SegmentSet::EMPTY, self.keyspace.every_segment());
+        fetch_for(&mut hold, self.view.as_ref(), effect)?;
         apply(&mut hold, &mut Freed::default()).map_err(|problem| corrupt(frame, problem.0))
     }
 
@@ -161,23 +168,28 @@ fn corrupt(frame: &ReplayFrame, what: &'static str) -> Error {
 }
 
 impl Worker {
-    fn start(keyspace: &Arc<Keyspace>, index: usize, count: usize) -> Option<Worker> {
+    fn start(keyspace: &Arc<Keyspace>, view: Option<View>, index: usize, count: usize) -> Option<Worker> {
         let (work, queue) = sync_channel(QUEUE);
         let keyspace = keyspace.clone();
         let thread = std::thread::Builder::new().name(format!("recovery-{index}"));
-        let thread = thread.spawn(move || apply_all(&keyspace, index, count, &queue)).ok()?;
+        let thread = thread.spawn(move || apply_all(&keyspace, view.as_ref(), (index, count), &queue)).ok()?;
         Some(Worker { work, items: Vec::new(), thread })
     }
 }
 
-fn apply_all(keyspace: &Keyspace, index: usize, count: usize, queue: &Receiver<Work>) -> Result<()> {
+fn apply_all(
+    keyspace: &Keyspace,
+    view: Option<&View>,
+    (index, count): (usize, usize),
+    queue: &Receiver<Work>,
+) -> Result<()> {
     let mut own = SegmentSet::EMPTY;
     (index..keyspace.segment_count()).step_by(count).for_each(|segment| own.insert(segment));
     for work in queue {
         match work {
             Work::Apply(frame, items) => {
                 let mut hold = keyspace.hold(SegmentSet::EMPTY, own);
-                apply_items(&mut hold, &frame, &items).map_err(|problem| corrupt(&frame, problem.0))?;
+                apply_items(&mut hold, view, &frame, &items)?;
             }
             Work::Barrier(done) => drop(done),
         }
@@ -185,15 +197,31 @@ fn apply_all(keyspace: &Keyspace, index: usize, count: usize, queue: &Receiver<W
     Ok(())
 }
 
-fn apply_items(hold: &mut Hold<'_>, frame: &ReplayFrame, items: &[Item]) -> std::result::Result<(), DoesNotFit> {
+fn apply_items(hold: &mut Hold<'_>, view: Option<&View>, frame: &ReplayFrame, items: &[Item]) -> Result<()> {
     let mut freed = Freed::default();
     let id = hold.keyspace().databases.id(0);
     for (index, item) in items.iter().enumerate() {
         prefetch(hold, id, items.get(index + PREFETCH_BUCKET), items.get(index + PREFETCH_ENTRY));
         let bytes = frame.payload.get(item.offset as usize..).unwrap_or_default();
-        let (effect, _) = Effect::decode(bytes).map_err(|_| DoesNotFit("an effect that was read once is not there"))?;
-        apply_to_key(hold, item.hash, &effect, item.version, &mut freed)?;
+        let decoded = Effect::decode(bytes);
+        let (effect, _) = decoded.map_err(|_| corrupt(frame, "an effect that was read once is not there"))?;
+        fetch_for(hold, view, &effect)?;
+        let applied = apply_to_key(hold, item.hash, &effect, item.version, &mut freed);
+        applied.map_err(|problem| corrupt(frame, problem.0))?;
     }
+    Ok(())
+}
+
+/// Brings the value into memory that an effect needs, if it was left in the block file. Its segment is held.
+fn fetch_for(hold: &mut Hold<'_>, view: Option<&View>, effect: &Effect<'_>) -> Result<()> {
+    let Some((view, (database, key))) = view.zip(effect.needs_value_of()) else { return Ok(()) };
+    let hash = hold.keyspace().hash(key);
+    let segment = hold.keyspace().segment_of(hash);
+    let cold = hold.table(segment, database).and_then(|table| table.cold_value(hash, key));
+    let Some(cold) = cold else { return Ok(()) };
+    let entry = view.read_cold(&cold, database, key)?;
+    // The same as it was: nobody else has the segment.
+    let _ = hold.segment_mut(segment).make_warm(database, hash, entry);
     Ok(())
 }
 

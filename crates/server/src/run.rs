@@ -163,6 +163,7 @@ fn memory_limit(settings: &Settings) -> MemoryLimit {
         MaxmemoryPolicy::VolatileLfu => EvictionPolicy::VolatileLfu,
         MaxmemoryPolicy::VolatileRandom => EvictionPolicy::VolatileRandom,
         MaxmemoryPolicy::VolatileTtl => EvictionPolicy::VolatileTtl,
+        MaxmemoryPolicy::Tier => EvictionPolicy::Tier,
     };
     MemoryLimit { bytes: usize::try_from(settings.memory_limit()).unwrap_or(usize::MAX), policy }
 }

@@ -28,11 +28,14 @@ pub struct CheckpointOptions {
     /// The sum of [`put_cost`](super::put_cost) of what will be put, where it is known. In a file of a fixed size
     /// compaction uses what this leaves of the room; if it is not known, only what is always kept for it.
     pub put_bytes: Option<u64>,
+    /// Whether [`Published::moved`] is wanted.
+    pub note_moves: bool,
 }
 
 impl Default for CheckpointOptions {
     fn default() -> CheckpointOptions {
-        CheckpointOptions { sync_bytes: 8 * 1024 * 1024, compact_bytes: 4 * 1024 * 1024, put_bytes: None }
+        let (sync_bytes, compact_bytes) = (8 * 1024 * 1024, 4 * 1024 * 1024);
+        CheckpointOptions { sync_bytes, compact_bytes, put_bytes: None, note_moves: false }
     }
 }
 
@@ -47,8 +50,28 @@ pub struct Commit<'a> {
     pub databases: &'a [u8],
 }
 
+/// A record that compaction moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Its database.
+    pub database: DatabaseId,
+    /// The hash of its key.
+    pub hash: u64,
+    /// The block that it started in.
+    pub from: u32,
+    /// The block that its copy starts in.
+    pub to: u32,
+}
+
+impl Moved {
+    fn of(change: &Change) -> Option<Moved> {
+        let ChangeKind::Move { from } = change.kind else { return None };
+        Some(Moved { database: DatabaseId(change.database), hash: change.hash, from, to: change.block })
+    }
+}
+
 /// What a published checkpoint did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Published {
     /// Its sequence.
     pub sequence: u64,
@@ -62,6 +85,8 @@ pub struct Published {
     pub unreadable_extents: u64,
     /// Blocks of the file now.
     pub file_blocks: u32,
+    /// The records that compaction moved, by ascending hash, if [`CheckpointOptions::note_moves`] asked for them.
+    pub moved: Vec<Moved>,
 }
 
 /// A checkpoint being written. The order of calls:
@@ -87,6 +112,8 @@ pub struct Checkpoint<'a> {
     /// The last hash of the range before.
     last: Option<u64>,
     scratch: Vec<u8>,
+    note_moves: bool,
+    pub(super) moved: Vec<Moved>,
 }
 
 impl<'a> Checkpoint<'a> {
@@ -113,6 +140,8 @@ impl<'a> Checkpoint<'a> {
             options: merge,
             last: None,
             scratch: Vec::new(),
+            note_moves: options.note_moves,
+            moved: Vec::new(),
             writer: Writer::new(device, base, file.space.clone(), hashes, options.sync_bytes),
             file,
         }
@@ -229,6 +258,9 @@ impl<'a> Checkpoint<'a> {
         }
         let moved = self.compaction.moves(last, &changes, &self.directories, &mut self.writer)?;
         if !moved.is_empty() {
+            if self.note_moves {
+                self.moved.extend(moved.iter().filter_map(Moved::of));
+            }
             changes.extend(moved);
             changes.sort_by_key(|change| (change.database, change.hash));
         }

@@ -40,7 +40,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 pub use check::{CheckReport, Inspection, Problem};
-pub use checkpoint::{Checkpoint, CheckpointOptions, Commit, Published};
+pub use checkpoint::{Checkpoint, CheckpointOptions, Commit, Moved, Published};
 pub use format::record::Record;
 pub use format::superblock::{FORMAT, Identity, Superblock};
 pub use large::LargePut;
@@ -267,8 +267,8 @@ impl BlockFile {
         self.release_retired();
     }
 
-    /// Frees what no reader can reach any more.
-    fn release_retired(&mut self) {
+    /// Frees what no reader can reach any more. Done with each checkpoint; by hand where readers have just gone.
+    pub(crate) fn release_retired(&mut self) {
         // A later checkpoint's blocks may be reached by an earlier reader, so the oldest reader holds all of them.
         while let Some((_, runs)) = self.retired.pop_front_if(|(reader, _)| reader.strong_count() == 0) {
             for run in runs {

@@ -55,6 +55,7 @@ impl Checkpoint<'_> {
             compacted_records: self.compaction.moved,
             unreadable_extents: self.compaction.unreadable,
             file_blocks: superblock.file_blocks,
+            moved: std::mem::take(&mut self.moved),
         })
     }
 

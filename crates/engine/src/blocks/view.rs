@@ -15,25 +15,18 @@ use super::records::{BodyBuffer, Records};
 use super::space::Run;
 use crate::error::Result;
 use crate::keyspace::DatabaseId;
+use crate::keyspace::cold::ColdValue;
+use crate::keyspace::entry::Entry;
+pub use crate::keyspace::entry::Location;
 
 /// Bytes read at once while loading.
 const READ_BYTES: usize = 1024 * 1024;
 /// Blocks that nobody asked for are read along when they lie between two that are, up to this many bytes.
 const GAP_BYTES: usize = 64 * 1024;
 
-/// Where an entry stands in the block file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Location {
-    /// The block that its record starts in.
-    pub block: u32,
-    /// Its size as the index keeps it.
-    pub size_code: u8,
-}
-
-impl Location {
-    fn of(entry: &IndexEntry) -> Location {
-        Location { block: entry.block, size_code: entry.size_code }
-    }
+/// Where the index says that an entry stands.
+fn location_of(entry: &IndexEntry) -> Location {
+    Location { block: entry.block, size_code: entry.size_code }
 }
 
 /// An entry that has been loaded.
@@ -69,6 +62,24 @@ impl View {
         &self.published.superblock
     }
 
+    /// Whether both read the same checkpoint.
+    pub fn is_same(&self, other: &View) -> bool {
+        Arc::ptr_eq(&self.published, &other.published)
+    }
+
+    /// Reads the entry whose value was left here: one read call, more only for a large value.
+    ///
+    /// # Errors
+    /// `Corrupt`, also where its record is not there; `Io`.
+    pub(crate) fn read_cold(&self, cold: &ColdValue, database: DatabaseId, key: &[u8]) -> Result<Entry> {
+        let found = self.read(cold.location, database, key, |record| {
+            let is_it = record.version == cold.version;
+            is_it.then(|| Entry::new(record.key, record.value, record.version, record.created, record.expire_at))
+        })?;
+        let what = "the record of a value that is not in memory is not there";
+        found.flatten().ok_or_else(|| self.device.corrupt(cold.location.block, what))
+    }
+
     /// The database map of the checkpoint.
     pub fn databases(&self) -> &[u8] {
         &self.published.databases
@@ -102,8 +113,40 @@ impl View {
                 entries.clear();
                 self.device.read_leaf(*database, leaf, &mut entries)?;
                 for entry in entries.iter().filter(|entry| range.contains(&entry.hash)) {
-                    visit(DatabaseId(*database), entry.hash, Location::of(entry));
+                    visit(DatabaseId(*database), entry.hash, location_of(entry));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks up where the records of keys with these hashes, which ascend, stand. Passes a hash to `visit` if one key of
+    /// the database has it, and no second one. Reads each leaf once.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn locate(
+        &self,
+        database: DatabaseId,
+        hashes: &[u64],
+        visit: &mut dyn FnMut(u64, Location),
+    ) -> Result<()> {
+        let Some(leaves) = self.published.directories.get(&database.0) else { return Ok(()) };
+        let (mut entries, mut read) = (Vec::new(), 0..0);
+        for &hash in hashes {
+            let first = leaves.partition_point(|leaf| leaf.first_hash < hash).saturating_sub(1);
+            let end = leaves.partition_point(|leaf| leaf.first_hash <= hash);
+            if read != (first..end) {
+                entries.clear();
+                for leaf in leaves.get(first..end).unwrap_or_default() {
+                    self.device.read_leaf(database.0, leaf, &mut entries)?;
+                }
+                read = first..end;
+            }
+            let mut equal = entries.iter().skip(entries.partition_point(|entry| entry.hash < hash));
+            let found = equal.next().filter(|entry| entry.hash == hash);
+            if let (Some(entry), true) = (found, equal.next().is_none_or(|next| next.hash != hash)) {
+                visit(hash, location_of(entry));
             }
         }
         Ok(())
@@ -178,7 +221,7 @@ impl View {
         for leaf in leaves.iter().skip(first).take_while(|leaf| leaf.first_hash <= hash) {
             entries.clear();
             self.device.read_leaf(database.0, leaf, &mut entries)?;
-            for location in entries.iter().filter(|entry| entry.hash == hash).map(Location::of) {
+            for location in entries.iter().filter(|entry| entry.hash == hash).map(location_of) {
                 let found =
                     self.read(location, database, key, |record| visit.take().map(|visit| visit(record, location)))?;
                 if let Some(found) = found {

@@ -26,16 +26,20 @@ pub(super) static COMMANDS: &[Command] = &[
         "Sets the expiry of a key to a Unix time in milliseconds.",
         Run::Write(pexpireat),
     ),
-    row("ttl", Arity::Exactly(2), "key", "Returns the seconds until a key expires.", Run::Read(ttl)),
-    row("pttl", Arity::Exactly(2), "key", "Returns the milliseconds until a key expires.", Run::Read(pttl)),
-    row("expiretime", Arity::Exactly(2), "key", "Returns the Unix time at which a key expires.", Run::Read(expiretime)),
+    row("ttl", Arity::Exactly(2), "key", "Returns the seconds until a key expires.", Run::Read(ttl))
+    .blind(),
+    row("pttl", Arity::Exactly(2), "key", "Returns the milliseconds until a key expires.", Run::Read(pttl))
+    .blind(),
+    row("expiretime", Arity::Exactly(2), "key", "Returns the Unix time at which a key expires.", Run::Read(expiretime))
+    .blind(),
     row(
         "pexpiretime",
         Arity::Exactly(2),
         "key",
         "Returns the Unix time in milliseconds at which a key expires.",
         Run::Read(pexpiretime),
-    ),
+    )
+    .blind(),
     row("persist", Arity::Exactly(2), "key", "Takes the expiry of a key away.", Run::Write(persist)),
 ];
 

@@ -32,7 +32,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "key [key ...]",
         "Deletes keys; memory of large values is freed in the background.",
         Run::Write(del),
-    ),
+    )
+    .blind(),
     row(
         "unlink",
         Arity::AtLeast(2),
@@ -41,7 +42,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "key [key ...]",
         "Deletes keys; the same as DEL, which never blocks either.",
         Run::Write(del),
-    ),
+    )
+    .blind(),
     row(
         "exists",
         Arity::AtLeast(2),
@@ -50,7 +52,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "key [key ...]",
         "Counts how many of the keys exist.",
         Run::Read(exists),
-    ),
+    )
+    .blind(),
     row(
         "touch",
         Arity::AtLeast(2),
@@ -59,7 +62,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "key [key ...]",
         "Counts how many of the keys exist; the time of last access is not kept.",
         Run::Read(exists),
-    ),
+    )
+    .blind(),
     row(
         "type",
         Arity::Exactly(2),
@@ -68,7 +72,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "key",
         "Names the type of the value at a key.",
         Run::Read(type_of),
-    ),
+    )
+    .blind(),
     row(
         "rename",
         Arity::Exactly(3),
@@ -113,7 +118,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "ENCODING key | FREQ key | IDLETIME key | REFCOUNT key | HELP",
         "Tells how the value at a key is kept.",
         Run::Read(object),
-    ),
+    )
+    .blind(),
     row(
         "memory",
         Arity::AtLeast(2),
@@ -122,7 +128,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "USAGE key [SAMPLES count] | HELP",
         "Tells how many bytes a key takes in memory.",
         Run::Read(memory),
-    ),
+    )
+    .blind(),
 ];
 
 fn del(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
@@ -291,7 +298,7 @@ fn object(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Out
         reply.bulk(encoding(entry).as_bytes());
     } else if is_word(what, "refcount") {
         // Redis shares the integers below 10000 and says so with this number; clients that test for it see the same.
-        let shared = matches!(entry.value(), Value::Integer(0..10_000));
+        let shared = !entry.is_cold() && matches!(entry.value(), Value::Integer(0..10_000));
         reply.integer(if shared { i64::from(i32::MAX) } else { 1 });
     } else if is_word(what, "freq") {
         if !view.policy().is_lfu() {
@@ -318,6 +325,10 @@ const NO_IDLE_TIME: CommandError = CommandError::text(
 
 /// The name that Redis gives the way in which a value is kept.
 fn encoding(entry: EntryRef<'_>) -> &'static str {
+    if entry.is_cold() {
+        // Shorter values stay in memory.
+        return "raw";
+    }
     match entry.value() {
         Value::Integer(_) => "int",
         Value::Bytes(bytes) if bytes.len() <= 44 => "embstr",

@@ -55,12 +55,28 @@ pub struct Command {
     /// Bytes that a call with these arguments may put before its own into a value: what the log needs room for when a later
     /// command of the same unit copies it. 0 for all but SETRANGE.
     pub padding: fn(Args<'_>) -> usize,
+    /// Whether a call with these arguments looks at the values of its keys, or changes less than all of an entry: then
+    /// values that are in the block file only are fetched before it runs.
+    pub reads_values: fn(Args<'_>) -> bool,
 }
 
 impl Command {
-    /// A row that pads nothing.
+    /// A row that pads nothing and reads values.
     pub const fn new(info: CommandInfo, run: Run) -> Command {
-        Command { info, run, padding: |_| 0 }
+        Command { info, run, padding: |_| 0, reads_values: |_| true }
+    }
+
+    /// A row of a command that never reads values.
+    #[must_use]
+    pub const fn blind(self) -> Command {
+        self.reading(|_| false)
+    }
+
+    /// A row of a command that reads values where its arguments say so.
+    #[must_use]
+    pub const fn reading(mut self, reads_values: fn(Args<'_>) -> bool) -> Command {
+        self.reads_values = reads_values;
+        self
     }
 
     /// A row of a command that may make more data.

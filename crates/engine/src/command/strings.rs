@@ -29,7 +29,8 @@ const GETEX_SYNTAX: &str =
 pub(super) static COMMANDS: &[Command] = &[
     row("get", Arity::Exactly(2), KeyPositions::FIRST, "key", "Returns the string value of a key.", Run::Read(get)),
     row("set", Arity::AtLeast(3), KeyPositions::FIRST, SET_SYNTAX, "Sets the string value of a key.", Run::Write(set))
-        .adding(),
+        .adding()
+        .reading(set_reads),
     row(
         "getset",
         Arity::Exactly(3),
@@ -71,6 +72,7 @@ pub(super) static COMMANDS: &[Command] = &[
         "Sets the string values of several keys, all or none.",
         Run::Write(mset),
     )
+    .blind()
     .adding(),
     row(
         "msetnx",
@@ -80,6 +82,7 @@ pub(super) static COMMANDS: &[Command] = &[
         "Sets the string values of several keys if none of them exists.",
         Run::Write(msetnx),
     )
+    .blind()
     .adding(),
     row(
         "setnx",
@@ -89,6 +92,7 @@ pub(super) static COMMANDS: &[Command] = &[
         "Sets the string value of a key if the key does not exist.",
         Run::Write(setnx),
     )
+    .blind()
     .adding(),
     row(
         "setex",
@@ -98,6 +102,7 @@ pub(super) static COMMANDS: &[Command] = &[
         "Sets the string value of a key and its expiry in seconds.",
         Run::Write(setex),
     )
+    .blind()
     .adding(),
     row(
         "psetex",
@@ -107,6 +112,7 @@ pub(super) static COMMANDS: &[Command] = &[
         "Sets the string value of a key and its expiry in milliseconds.",
         Run::Write(psetex),
     )
+    .blind()
     .adding(),
 ];
 
@@ -211,6 +217,11 @@ fn set(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -
         put_value(change, key, value, options.expiry)?;
     }
     Ok(())
+}
+
+/// Only GET and IFEQ look at the value that a SET replaces.
+fn set_reads(args: Args<'_>) -> bool {
+    args.from(3).iter().any(|word| is_word(word, "get") || is_word(word, "ifeq"))
 }
 
 fn check_length(change: &Change<'_, '_, '_>, value: &[u8]) -> Outcome {

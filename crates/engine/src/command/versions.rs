@@ -29,6 +29,7 @@ pub(super) static COMMANDS: &[Command] = &[
         "Sets a value if the key still has this version (0: if it does not exist); returns the new version, or nil.",
         Run::Write(compare_and_set),
     )
+    .blind()
     .adding(),
 ];
 

@@ -10,11 +10,12 @@
 //!
 //! A group is nothing but a shared hold: each command is still on its own, with a version of its own. Room in the log is
 //! taken before anything executes; where there is none yet the caller parks, where the disk is full the command is
-//! refused. Not here: bytes of connections (crate `server`), what commands do (`command`).
+//! refused. A command that needs a cold value is not begun either: the caller parks until it was read (`values`). Not here: bytes of connections (crate `server`), what commands do (`command`).
 
 mod laps;
 mod replies;
 mod unit;
+mod values;
 
 pub use laps::{Lap, Timing};
 pub use replies::Replies;
@@ -24,10 +25,11 @@ use crate::command::{Change, Command, CommandError, Context, Flags, Pending, Pla
 use crate::keyspace::{Hold, Keyspace, SegmentSet};
 use crate::limits::{GROUP_BYTES_MAX, GROUP_COMMANDS_MAX};
 use crate::log::{self, Admission, Log, RoomClass};
-use crate::store::{MemoryRoom, Store};
+use crate::store::{Fetch, MemoryRoom, Store, Waker};
 use crate::version::Version;
 use bowline_resp::{ArgRange, Args, Protocol};
 use laps::Laps;
+use std::sync::Arc;
 
 /// When a reply may leave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub struct Caller {
     pub protocol: Protocol,
     /// When its replies may leave.
     pub level: Durability,
+    /// How often it has waited for values for the command that it runs first.
+    pub waited: u8,
 }
 
 /// One decoded command and where its arguments stand among the ranges.
@@ -81,6 +85,8 @@ impl Planned {
 pub enum Stop {
     /// The log has no room at the moment: park, and run the rest when the log's listener is woken.
     Room,
+    /// Values are being read from the block file: take [`Executor::take_fetch`], park, and run the rest when it is done.
+    Values,
     /// More replies wait than [`Executor::set_reply_bytes_max`] allows: send some, then run the rest.
     Replies,
 }
@@ -109,6 +115,8 @@ pub struct Executor {
     told: Told,
     laps: Laps,
     reply_bytes_max: usize,
+    waker: Option<Waker>,
+    fetch: Option<Arc<Fetch>>,
 }
 
 /// A command that answered with an error.
@@ -133,7 +141,20 @@ impl Executor {
             told: Told { random: store.random_seed(), ..Told::default() },
             laps: Laps::default(),
             reply_bytes_max: usize::MAX,
+            waker: None,
+            fetch: None,
         }
+    }
+
+    /// What is called, by another thread, when values that a run stopped for are there. Without it runs read such values
+    /// themselves and never stop for them.
+    pub fn set_waker(&mut self, waker: Waker) {
+        self.waker = Some(waker);
+    }
+
+    /// The values that the last run stopped for.
+    pub fn take_fetch(&mut self) -> Option<Arc<Fetch>> {
+        self.fetch.take()
     }
 
     /// Chooses how runs of several commands are timed; not at all at first.
@@ -183,10 +204,22 @@ impl Executor {
             let group = group_of(rest, &request, self.store.key_bytes_max());
             let finished = if group == 0 { None } else { self.run_group(&request, &rest[..group], done, replies) };
             match finished {
-                Some(count) if count > 0 => done += count,
+                Some(count) if count > 0 => {
+                    done += count;
+                    self.fetch = None;
+                }
                 Some(_) | None => match self.run_unit(&request, &rest[..1], &[], false, replies) {
-                    TransactionEnd::Done => done += 1,
+                    TransactionEnd::Done => {
+                        done += 1;
+                        // What was fetched for it may leave memory again.
+                        self.fetch = None;
+                    }
                     TransactionEnd::Room => return RunEnd { done, stopped: Some(Stop::Room) },
+                    TransactionEnd::Values => {
+                        if self.fetch_for(&request, rest, done == 0) {
+                            return RunEnd { done, stopped: Some(Stop::Values) };
+                        }
+                    }
                 },
             }
             self.laps.lap(done, &*self.store.options().clock);
@@ -211,15 +244,19 @@ impl Executor {
             let reads = group.iter().take_while(|planned| !planned.command.is_write()).count();
             return if reads == 0 { None } else { self.run_group(request, &group[..reads], before, replies) };
         }
-        let Executor { store, pending, plan, told, laps, reply_bytes_max } = self;
+        let Executor { store, pending, plan, told, laps, reply_bytes_max, .. } = self;
         let (shared, exclusive) = plan.make(store.keyspace(), request, group);
         let mut hold = store.keyspace().hold(shared, exclusive);
         if group.len() > 1 {
             prefetch(&hold, request, &plan.keys);
         }
+        let any_cold = store.keyspace().cold() > 0;
         let (mut done, mut appended) = (0, 0);
         for (index, planned) in group.iter().enumerate() {
             let start = replies.end();
+            if any_cold && values::meets_cold(&hold, request, planned, plan.keys_of(index)) {
+                break;
+            }
             let mut context = context(store, request, plan.keys_of(index), told.random);
             let outcome = run_one(planned, request, &mut hold, &mut context, pending, (told, replies));
             if outcome == Err(CommandError::MetExpired) {

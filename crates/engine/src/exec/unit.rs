@@ -4,6 +4,7 @@
 use super::{
     Caller, Executor, KEY_OVERHEAD, Planned, RECORD_OVERHEAD, Replies, Request, context, finish, room_for,
     room_in_memory, run_one,
+    values::{self, Missing},
 };
 use crate::command::{Change, Command, CommandError, Context, Flags};
 use crate::keyspace::entry::EntryRef;
@@ -90,6 +91,9 @@ pub enum TransactionEnd {
     Done,
     /// The log has no room at the moment: park, and try the same again when the log's listener is woken.
     Room,
+    /// Values are being read from the block file: take [`Executor::take_fetch`], park, and try the same again when it is
+    /// done.
+    Values,
 }
 
 /// The error of a write that may add data while memory is at its limit.
@@ -120,7 +124,16 @@ impl Executor {
         let now_ms = self.store.now_ms();
         let Transaction { buffer, ranges, databases, .. } = transaction;
         let request = Request { caller, buffer, ranges, databases, now_ms };
-        self.run_unit(&request, &transaction.commands, watched, true, replies)
+        loop {
+            let end = self.run_unit(&request, &transaction.commands, watched, true, replies);
+            if end != TransactionEnd::Values {
+                self.fetch = None;
+                return end;
+            }
+            if self.fetch_for(&request, &transaction.commands, true) {
+                return end;
+            }
+        }
     }
 
     /// Runs commands all at once: takes the room and the locks that they need, or more once it has been seen that they
@@ -167,6 +180,14 @@ impl Executor {
                 Admission::DiskFull | Admission::Poisoned => return refuse(&store.no_room_text()),
             }
             let mut hold = store.keyspace().hold(needs.shared, needs.exclusive);
+            if let Some(missing) = values::missing(&store, &hold, request, unit) {
+                drop(hold);
+                settle(&store, needs.room, 0);
+                return match missing {
+                    Missing::Cold => TransactionEnd::Values,
+                    Missing::Refused(error) => refuse(&format!("ERR {error}")),
+                };
+            }
             let more = needs.seen_from(&hold, request, unit, watched);
             if more == Needs::default() {
                 let appended = self.run_held(request, unit, watched, as_array, &mut hold, replies);
@@ -330,7 +351,9 @@ fn room_under_hold(hold: &Hold<'_>, request: &Request<'_>, unit: &[Planned]) -> 
     }
     // A copy may be of what an earlier command of the unit wrote: no value is longer than the longest now, or than one
     // that a command pads, plus all bytes that the unit brings.
-    let longest = entries(hold, request, unit, &[]).map(|entry| entry.value().len()).max().unwrap_or(0);
+    // What is copied is in memory by now.
+    let hot = entries(hold, request, unit, &[]).filter(|entry| !entry.is_cold());
+    let longest = hot.map(|entry| entry.value().len()).max().unwrap_or(0);
     let padded = unit.iter().map(|planned| (planned.command.padding)(planned.args(request.buffer, request.ranges)));
     let longest = longest.max(padded.max().unwrap_or(0));
     base.saturating_add(copies.saturating_mul(longest + base + KEY_OVERHEAD))

@@ -357,7 +357,7 @@ impl Keyspace {
         for &(database, room) in rooms {
             hold.segment_mut(segment).table_mut(database, room);
         }
-        Loader { hold, segment, waiting: VecDeque::with_capacity(LOAD_AHEAD) }
+        Loader { hold, segment, waiting: VecDeque::with_capacity(LOAD_AHEAD), waiting_bytes: 0 }
     }
 }
 
@@ -370,6 +370,7 @@ pub struct Loader<'k> {
     hold: Hold<'k>,
     segment: usize,
     waiting: VecDeque<(DatabaseId, u64, Entry)>,
+    waiting_bytes: usize,
 }
 
 impl Loader<'_> {
@@ -382,8 +383,14 @@ impl Loader<'_> {
             return Err(DoesNotFit("a record lies among hashes that are not its own"));
         }
         self.hold.table_mut(self.segment, database).0.entries().prefetch_bucket(hash);
+        self.waiting_bytes += entry.borrow().allocated_bytes();
         self.waiting.push_back((database, hash, entry));
         if self.waiting.len() >= LOAD_AHEAD { self.put_one() } else { Ok(()) }
+    }
+
+    /// Bytes that the segment takes so far.
+    pub fn bytes(&self) -> usize {
+        self.hold.segment(self.segment).bytes() + self.waiting_bytes
     }
 
     /// Puts in what is left.
@@ -399,6 +406,7 @@ impl Loader<'_> {
 
     fn put_one(&mut self) -> Result<(), DoesNotFit> {
         let Some((database, hash, entry)) = self.waiting.pop_front() else { return Ok(()) };
+        self.waiting_bytes -= entry.borrow().allocated_bytes();
         let (table, hasher) = self.hold.table_mut(self.segment, database);
         table.load(hash, entry, hasher)
     }

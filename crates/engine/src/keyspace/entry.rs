@@ -13,7 +13,8 @@
 //! A value that is the canonical text of an `i64` is kept as 1 to 8 little-endian bytes (`INTEGER`).
 //!
 //! Flags: bit 0 `INTEGER`, bit 1 `EXPIRES`, bit 2 `WIDE`; bits 3 to 5 count how often the entry was used (`uses`), for
-//! eviction; bits 6 and 7 are 0 and kept for the tier. What checkpoints know of an entry is in its slot (`mark`).
+//! eviction; bit 6 `COLD`: the value is in the block file only, and 8 bytes in its place say where (u32 block, u8 size
+//! code) and how long it is (u24, in KiB, rounded up); bit 7 is 0. What checkpoints know of an entry is in its slot (`mark`).
 //!
 //! Invariants: the pointer comes from the global allocator with alignment 8 and `allocated_bytes()`; every field that
 //! the flags announce is initialised; an `Entry` owns its allocation and is the only one that does. Whoever has only
@@ -41,6 +42,11 @@ const EXPIRES: u8 = 1 << 1;
 const WIDE: u8 = 1 << 2;
 /// The flags that say where the other fields lie.
 const SHAPE: u8 = INTEGER | EXPIRES | WIDE;
+const COLD: u8 = 1 << 6;
+/// What stands in place of a cold value: u32 block, u8 size code, u24 KiB.
+const COLD_BYTES: usize = 8;
+/// Longest value that these can tell, KiB: far beyond any.
+const COLD_KIB_MAX: usize = 0xff_ffff;
 const USES_SHIFT: u32 = 3;
 
 /// Most that is counted of an entry's uses.
@@ -48,6 +54,16 @@ pub const USES_MAX: u8 = 7;
 
 /// The creation time of a new entry until it has its version.
 pub const CREATED_UNKNOWN: u32 = u32::MAX;
+
+/// Where a record stands in the block file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The block that it starts in.
+    pub block: u32,
+    /// Its size as the index keeps it.
+    pub size_code: u8,
+}
+
 
 /// A value as commands see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,14 +232,50 @@ impl<'a> EntryRef<'a> {
         self.bytes(shape.key_at(), shape.key)
     }
 
-    /// The value.
+    /// The value, which must not be cold: whoever reads values looks at [`EntryRef::is_cold`] first.
+    ///
+    /// # Panics
+    /// If it is cold.
     pub fn value(self) -> Value<'a> {
+        assert!(!self.is_cold(), "a cold value is fetched before it is read");
         let shape = self.shape();
         let stored = self.bytes(shape.value_at(), shape.value);
         if shape.flags & INTEGER == 0 {
             return Value::Bytes(stored);
         }
         Value::from_integer_bytes(stored).unwrap_or_else(|| unreachable!("an integer has 1 to 8 bytes"))
+    }
+
+    /// Whether the value is in the block file only.
+    #[inline]
+    pub fn is_cold(self) -> bool {
+        self.flags().load(Ordering::Relaxed) & COLD != 0
+    }
+
+    /// Where a cold value's record stands in the block file; `None` when the value is in memory.
+    pub fn location(self) -> Option<Location> {
+        let [a, b, c, d, size_code, ..] = self.cold_bytes()?;
+        Some(Location { block: u32::from_ne_bytes([a, b, c, d]), size_code })
+    }
+
+    /// About how long a cold value is, bytes: up to 1 KiB more; `None` when the value is in memory.
+    pub fn cold_value_bytes(self) -> Option<usize> {
+        let [.., a, b, c] = self.cold_bytes()?;
+        Some(u32::from_ne_bytes([a, b, c, 0]) as usize * 1024)
+    }
+
+    fn cold_bytes(self) -> Option<[u8; COLD_BYTES]> {
+        self.is_cold().then(|| self.array(self.shape().value_at()))
+    }
+
+    /// Bytes of memory that the entry gives back when its value becomes cold; 0 when it is, or is a number.
+    pub(super) fn bytes_in_value(self) -> usize {
+        let shape = self.shape();
+        if self.is_cold() || shape.flags & INTEGER != 0 {
+            return 0;
+        }
+        let cold = Shape { value: COLD_BYTES, ..shape };
+        shape.allocated_bytes().saturating_sub(cold.allocated_bytes())
     }
 
     /// The version of the entry's last change.
@@ -245,6 +297,14 @@ impl<'a> EntryRef<'a> {
     /// Whether the entry must no longer be seen at `now_ms`.
     pub fn is_expired(self, now_ms: u64) -> bool {
         self.expire_at().is_some_and(|at| at <= now_ms)
+    }
+
+    /// A copy of the entry with its value in the block file.
+    pub(super) fn with_cold_value(self, location: Location) -> Entry {
+        let bytes = self.shape().value;
+        let mut copy = Entry::cold(self.key(), (location, bytes), self.version(), self.created(), self.expire_at());
+        copy.take_uses_of(self);
+        copy
     }
 
     /// A copy of the entry under another key.
@@ -342,6 +402,33 @@ impl Entry {
         entry
     }
 
+    /// A new entry whose value, of so many bytes, is in the block file only; the other arguments as for [`Entry::new`].
+    pub fn cold(
+        key: &[u8],
+        (location, value_bytes): (Location, usize),
+        version: Version,
+        created: u32,
+        expire_at: Option<u64>,
+    ) -> Entry {
+        let mut stored = [0; COLD_BYTES];
+        stored[..4].copy_from_slice(&location.block.to_ne_bytes());
+        stored[4] = location.size_code;
+        let kib = value_bytes.div_ceil(1024).min(COLD_KIB_MAX) as u32;
+        stored[5..].copy_from_slice(&kib.to_ne_bytes()[..3]);
+        let mut entry = Entry::new(key, Value::Bytes(&stored), version, created, expire_at);
+        *entry.flags_mut() |= COLD;
+        entry
+    }
+
+    /// Changes the block in which the record of a cold value starts.
+    ///
+    /// # Panics
+    /// If the value is not cold.
+    pub(super) fn set_block(&mut self, block: u32) {
+        assert!(self.borrow().is_cold(), "only a cold value has a location");
+        self.write(self.shape().value_at(), &block.to_ne_bytes());
+    }
+
     /// Takes an allocation of the same size anew, and gives the old one back.
     pub(super) fn move_allocation(&mut self) {
         let layout = self.shape().layout();
@@ -409,6 +496,7 @@ impl Entry {
     /// Makes the value `len` bytes long (never shorter than it is), new bytes zero, and hands it to `change`. Moves the
     /// allocation where it must; the value becomes plain bytes. Cost: one reallocation.
     pub fn grow_value(&mut self, len: usize, change: impl FnOnce(&mut [u8])) {
+        assert!(!self.borrow().is_cold(), "a cold value is fetched before it is changed");
         let old = self.shape();
         let new = Shape { flags: old.flags & !INTEGER, key: old.key, value: len };
         let wide = new.key > usize::from(u8::MAX) || len > usize::from(u16::MAX);
@@ -469,10 +557,10 @@ impl Entry {
         unsafe { &mut *self.0.as_ptr().add(FLAGS) }
     }
 
-    /// Writes the flags that say where the other fields lie, and the lengths; the other flags stay.
+    /// Writes the flags that say where the other fields lie, and the lengths; the uses stay, and the value is not cold.
     fn write_lengths(&mut self, shape: Shape) {
         let flags = self.flags_mut();
-        *flags = *flags & !SHAPE | shape.flags;
+        *flags = *flags & !(SHAPE | COLD) | shape.flags;
         if shape.flags & WIDE == 0 {
             self.write(KEY_LEN, &[shape.key as u8]);
             self.write(VALUE_LEN, &(shape.value as u16).to_ne_bytes());
@@ -506,7 +594,7 @@ impl Drop for Entry {
 
 impl std::fmt::Debug for EntryRef<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Entry({} at {}, {} value bytes)", self.key().escape_ascii(), self.version(), self.value().len())
+        write!(f, "Entry({} at {}, {} bytes)", self.key().escape_ascii(), self.version(), self.allocated_bytes())
     }
 }
 
@@ -604,6 +692,40 @@ mod tests {
             }
         });
         assert_eq!((entry.borrow().key().len(), entry.borrow().value()), (300, Value::Integer(7)));
+    }
+
+    #[test]
+    fn a_cold_entry_keeps_everything_but_its_value() {
+        let value = [b'v'; 1000];
+        let hot = Entry::new(b"key", Value::Bytes(&value), Version(3), 4, Some(5));
+        hot.borrow().note_use(|| 0);
+        let location = Location { block: 0x0102_0304, size_code: 77 };
+        let mut cold = hot.borrow().with_cold_value(location);
+        let all = |entry: &Entry| {
+            let entry = entry.borrow();
+            (entry.key().to_vec(), entry.version(), entry.created(), entry.expire_at(), entry.uses())
+        };
+        assert_eq!(all(&cold), all(&hot));
+        assert_eq!((cold.borrow().location(), hot.borrow().location()), (Some(location), None));
+        assert_eq!(hot.borrow().bytes_in_value(), hot.borrow().allocated_bytes() - cold.borrow().allocated_bytes());
+        assert_eq!(cold.borrow().bytes_in_value(), 0);
+        cold.set_block(9);
+        assert_eq!(cold.borrow().location(), Some(Location { block: 9, ..location }));
+        assert_eq!((cold.borrow().cold_value_bytes(), hot.borrow().cold_value_bytes()), (Some(1024), None));
+    }
+
+    #[test]
+    fn a_value_written_over_a_cold_one_is_not_cold() {
+        let mut entry = Entry::cold(b"key", (Location { block: 1, size_code: 2 }, 9), Version(3), 4, None);
+        assert!(entry.overwrite(Value::Bytes(b"value"), None), "both take the same allocation");
+        assert_eq!((entry.borrow().is_cold(), entry.borrow().value()), (false, Value::Bytes(b"value")));
+    }
+
+    #[test]
+    #[should_panic(expected = "a cold value is fetched before it is read")]
+    fn a_cold_value_cannot_be_read_from_memory() {
+        let entry = Entry::cold(b"key", (Location { block: 1, size_code: 2 }, 9), Version(3), 4, None);
+        entry.borrow().value();
     }
 
     proptest! {

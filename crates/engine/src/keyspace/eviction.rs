@@ -15,7 +15,8 @@
 //! the first follows a working set that moves, the second keeps what was used the most over a long time.
 //!
 //! For the volatile policies the hand goes round in the order of expiry, which has only entries that expire; so the cost
-//! does not depend on how many others there are. Not here: when and how many (`store`), the effect (`command`).
+//! does not depend on how many others there are. With the policy "tier" no entry goes, only values do: `cold` has that.
+//! Not here: when and how many (`store`), the effect (`command`).
 
 use super::database::DatabaseId;
 use super::entry::EntryRef;
@@ -46,10 +47,13 @@ pub enum EvictionPolicy {
     VolatileRandom = 6,
     /// Those go that expire next.
     VolatileTtl = 7,
+    /// No entry goes: values that were not used lately stay in the block file only, and are read from there when they are
+    /// wanted.
+    Tier = 8,
 }
 
 impl EvictionPolicy {
-    const ALL: [EvictionPolicy; 8] = [
+    const ALL: [EvictionPolicy; 9] = [
         EvictionPolicy::NoEviction,
         EvictionPolicy::AllKeysLru,
         EvictionPolicy::AllKeysLfu,
@@ -58,6 +62,7 @@ impl EvictionPolicy {
         EvictionPolicy::VolatileLfu,
         EvictionPolicy::VolatileRandom,
         EvictionPolicy::VolatileTtl,
+        EvictionPolicy::Tier,
     ];
 
     /// The policy of a number that `as u8` gave.
@@ -68,7 +73,12 @@ impl EvictionPolicy {
 
     /// Whether only entries go that expire.
     pub fn only_expiring(self) -> bool {
-        self as u8 >= EvictionPolicy::VolatileLru as u8
+        (EvictionPolicy::VolatileLru as u8..=EvictionPolicy::VolatileTtl as u8).contains(&(self as u8))
+    }
+
+    /// Whether entries go for good when memory is short.
+    pub fn evicts(self) -> bool {
+        !matches!(self, EvictionPolicy::NoEviction | EvictionPolicy::Tier)
     }
 
     /// Whether it prefers what was used often.
@@ -79,7 +89,8 @@ impl EvictionPolicy {
     /// Whether it needs to know how often entries are used.
     #[inline]
     pub(crate) fn counts_uses(self) -> bool {
-        matches!(self, EvictionPolicy::AllKeysLru | EvictionPolicy::VolatileLru) || self.is_lfu()
+        use EvictionPolicy::{AllKeysLru, Tier, VolatileLru};
+        matches!(self, AllKeysLru | VolatileLru | Tier) || self.is_lfu()
     }
 
     /// One in how many entries that the hand meets forgets a use; a power of two.
@@ -90,9 +101,9 @@ impl EvictionPolicy {
 
 /// Entries that are compared to find the one that goes. With more of them the oldest are found more surely, and what was
 /// used rarely has less time to be used again.
-const WINDOW: usize = 16;
+pub(super) const WINDOW: usize = 16;
 /// Buckets that are looked at for a full window, once there is a candidate.
-const BUCKETS_MAX: usize = 256;
+pub(super) const BUCKETS_MAX: usize = 256;
 
 /// Uses with which a key begins that comes back soon after it was evicted (`ghosts`): as one that was read twice.
 pub(super) const USES_OF_GHOSTS: u8 = 2;
@@ -100,20 +111,20 @@ pub(super) const USES_OF_GHOSTS: u8 = 2;
 /// Where eviction goes on in a table.
 #[derive(Default)]
 pub(super) struct Hands {
-    all: TableHand,
+    pub(super) all: TableHand,
     moved: TableHand,
     /// The last place in the order of expiry.
     expiring: (u64, u64),
 }
 
 /// The best candidate so far.
-struct Choice<'a> {
-    seen: usize,
-    best: Option<(u8, Version, EntryRef<'a>)>,
+pub(super) struct Choice<'a> {
+    pub(super) seen: usize,
+    pub(super) best: Option<(u8, Version, EntryRef<'a>)>,
 }
 
 impl<'a> Choice<'a> {
-    fn consider(&mut self, entry: EntryRef<'a>, policy: EvictionPolicy, random: u64) {
+    pub(super) fn consider(&mut self, entry: EntryRef<'a>, policy: EvictionPolicy, random: u64) {
         self.seen += 1;
         let (uses, version) = match policy {
             // Any will do: the drawn number decides.
@@ -157,7 +168,7 @@ impl DatabaseTable {
         }
         let mut buckets = 0;
         while choice.seen < WINDOW && rounds < 2 && (choice.best.is_none() || buckets < BUCKETS_MAX) {
-            rounds += usize::from(table.visit_bucket(&mut hands.all, |entry| {
+            rounds += usize::from(table.visit_bucket(&mut hands.all, |entry, _| {
                 choice.consider(entry, policy, random());
             }));
             buckets += 1;

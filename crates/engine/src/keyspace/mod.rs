@@ -15,6 +15,7 @@
 
 mod alarm;
 pub mod checkpoint;
+pub(crate) mod cold;
 mod database;
 pub mod entry;
 mod eviction;
@@ -119,6 +120,12 @@ impl Keyspace {
         use std::sync::atomic::Ordering::Relaxed;
         let Counters { data_bytes, handed_bytes, removal_bytes, .. } = &*self.counters;
         data_bytes.load(Relaxed) + handed_bytes.load(Relaxed) + removal_bytes.load(Relaxed)
+    }
+
+    /// Entries whose value is in the block file only.
+    #[inline]
+    pub fn cold(&self) -> usize {
+        self.counters.cold.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Whether an entry is due at `now_ms` somewhere.

@@ -174,6 +174,11 @@ impl DatabaseTable {
         self.tracking.dirty()
     }
 
+    /// Number of entries whose value is in the block file only.
+    pub fn cold(&self) -> usize {
+        self.tracking.cold()
+    }
+
     /// Number of removals noted since the last cut.
     pub fn removals(&self) -> usize {
         self.tracking.removals()
@@ -212,6 +217,9 @@ impl DatabaseTable {
             return Err(OLDER);
         }
         let (created, before) = (found.get().created(), found.get().expire_at());
+        if found.get().is_cold() {
+            self.tracking.is_cold_no_more();
+        }
         if !found.is_dirty(self.tracking.generation) {
             let mark = found.mark();
             if mark.is_cut(self.tracking.generation) {
@@ -245,6 +253,9 @@ impl DatabaseTable {
         };
         let (before, mark) = (found.get().expire_at(), found.mark());
         let replaced = found.replace(entry);
+        if replaced.borrow().is_cold() {
+            self.tracking.is_cold_no_more();
+        }
         found.set_mark(self.tracking.changed(mark));
         self.note_expiry(hash, before, expire_at);
         self.unless_cut(hash, replaced, mark)
@@ -266,6 +277,9 @@ impl DatabaseTable {
         }
         let (entry, mark) = self.table.remove(hash, key).ok_or(MISSING)?;
         self.tracking.removed(hash, key, mark, hasher);
+        if entry.borrow().is_cold() {
+            self.tracking.is_cold_no_more();
+        }
         self.note_expiry(hash, entry.borrow().expire_at(), None);
         Ok(self.unless_cut(hash, entry, mark))
     }
@@ -380,6 +394,9 @@ impl DatabaseTable {
             return Err(DoesNotFit("a key is in the file twice"));
         }
         let expire_at = entry.borrow().expire_at();
+        if entry.borrow().is_cold() {
+            self.tracking.became_cold();
+        }
         self.table.insert(hash, entry, Mark::Clean, hasher);
         self.note_expiry(hash, None, expire_at);
         Ok(())

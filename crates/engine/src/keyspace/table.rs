@@ -376,9 +376,19 @@ impl Table {
     /// The entry of `key`, to change it.
     #[inline]
     pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<EntryMut<'_>> {
+        self.find_mut_where(hash, |entry| entry.key() == key)
+    }
+
+    /// The first entry for which `is_it` holds, among some that have this hash or resemble it; to change it.
+    #[inline]
+    pub(super) fn find_mut_where(
+        &mut self,
+        hash: u64,
+        is_it: impl FnMut(EntryRef<'_>) -> bool,
+    ) -> Option<EntryMut<'_>> {
         let index = self.subtable_index(hash);
         let subtable = &mut self.subtables[index];
-        let place = subtable.find(tag_of(hash), |entry| entry.key() == key)?;
+        let place = subtable.find(tag_of(hash), is_it)?;
         let slot = &mut subtable.buckets[place.bucket].0[place.slot];
         Some(EntryMut { slot, entry_bytes: &mut self.entry_bytes })
     }
@@ -489,7 +499,7 @@ impl Table {
 
     /// Shows the entries of the bucket at `hand` to `visit`, and moves the hand on; entries a little ahead are fetched.
     /// Returns whether the hand came to the end and begins anew.
-    pub(super) fn visit_bucket<'a>(&'a self, hand: &mut TableHand, mut visit: impl FnMut(EntryRef<'a>)) -> bool {
+    pub(super) fn visit_bucket<'a>(&'a self, hand: &mut TableHand, mut visit: impl FnMut(EntryRef<'a>, Mark)) -> bool {
         if self.subtables.get(hand.subtable).is_none_or(|subtable| hand.bucket >= subtable.buckets.len()) {
             hand.subtable += 1;
             hand.bucket = 0;
@@ -502,7 +512,7 @@ impl Table {
         let ahead = buckets.get(hand.bucket + 2).map_or(&[][..], |bucket| &bucket.0);
         ahead.iter().filter(|slot| !slot.is_empty()).for_each(|slot| prefetch(slot.pointer()));
         let bucket = buckets.get(hand.bucket).map_or(&[][..], |bucket| &bucket.0);
-        bucket.iter().filter(|slot| !slot.is_empty()).map(entry_ref).for_each(&mut visit);
+        bucket.iter().filter(|slot| !slot.is_empty()).for_each(|slot| visit(entry_ref(slot), slot.mark()));
         hand.bucket += 1;
         false
     }
@@ -511,7 +521,7 @@ impl Table {
     /// many, and whether the hand came to the end and begins anew.
     pub(super) fn move_bucket(&mut self, hand: &mut TableHand) -> (usize, bool) {
         let mut entries = 0;
-        let came_round = self.visit_bucket(hand, |_| entries += 1);
+        let came_round = self.visit_bucket(hand, |_, _| entries += 1);
         if came_round || entries == 0 {
             return (0, came_round);
         }

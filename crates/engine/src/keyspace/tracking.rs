@@ -11,7 +11,7 @@ use super::mark::{Generation, Mark, Outcome, Record};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Bytes that all tables together take.
+/// Figures about all tables together.
 #[derive(Default)]
 pub(super) struct Counters {
     /// Of entries and tables, as of the last hold of each segment.
@@ -20,6 +20,8 @@ pub(super) struct Counters {
     pub(super) handed_bytes: AtomicUsize,
     pub(super) removal_bytes: AtomicUsize,
     pub(super) touched_bytes: AtomicU64,
+    /// Entries whose value is in the block file only.
+    pub(super) cold: AtomicUsize,
 }
 
 impl Counters {
@@ -90,6 +92,8 @@ pub(super) struct Tracking {
     removals_cut: RemovalList,
     /// How many pieces of those it has taken.
     pieces_taken: usize,
+    /// Entries whose value is cold. They are clean.
+    cold: usize,
 }
 
 impl Tracking {
@@ -105,7 +109,26 @@ impl Tracking {
             removals_if_published: RemovalList::default(),
             removals_cut: RemovalList::default(),
             pieces_taken: 0,
+            cold: 0,
         }
+    }
+
+    /// Entries whose value is cold.
+    pub(super) fn cold(&self) -> usize {
+        self.cold
+    }
+
+    /// Notes that an entry has a cold value now.
+    pub(super) fn became_cold(&mut self) {
+        self.cold += 1;
+        self.counters.cold.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that an entry with a cold value is gone, or has a value in memory.
+    #[cold]
+    pub(super) fn is_cold_no_more(&mut self) {
+        self.cold -= 1;
+        self.counters.cold.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Entries that have changed since the last cut.
@@ -258,6 +281,7 @@ impl Drop for Tracking {
     fn drop(&mut self) {
         self.counters.removal_bytes.fetch_sub(self.removal_bytes(), Ordering::Relaxed);
         self.counters.handed_bytes.fetch_sub(self.handed_bytes, Ordering::Relaxed);
+        self.counters.cold.fetch_sub(self.cold, Ordering::Relaxed);
     }
 }
 

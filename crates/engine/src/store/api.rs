@@ -1,9 +1,10 @@
 //! The embedded library's calls: put, get, delete, batches, iteration. All are about database 0.
 
-use super::{Batch, Store, one};
+use super::{Batch, Store, Wanted, one};
 use crate::command::{Change, Expiry, Pending, View};
 use crate::error::{Error, Result};
 use crate::keyspace::SegmentSet;
+use crate::keyspace::cold::ColdValue;
 use crate::keyspace::entry::{EntryRef, Value};
 use crate::keyspace::table::TableCursor;
 use crate::limits::RECORD_BYTES_MAX;
@@ -28,6 +29,7 @@ pub struct EntryInfo {
 }
 
 impl EntryInfo {
+    /// The entry, whose value is in memory.
     fn new(entry: EntryRef<'_>) -> EntryInfo {
         let at_ms = |ms| UNIX_EPOCH + Duration::from_millis(ms);
         EntryInfo {
@@ -140,20 +142,21 @@ impl Store {
         .map(|((), version)| version)
     }
 
-    /// The value of a key. Nothing is returned that a power cut could still take back.
+    /// The value of a key. Nothing is returned that a power cut could still take back. Reads the block file where the value
+    /// is not in memory.
     ///
     /// # Errors
-    /// [`Error::Poisoned`].
+    /// [`Error::Poisoned`], [`Error::Unreadable`].
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.view(key, |entry| entry.value().to_vec())
+        self.view_value(key, |entry| entry.value().to_vec())
     }
 
-    /// The value of a key with its version and times.
+    /// The value of a key with its version and times; as [`Store::get`].
     ///
     /// # Errors
-    /// [`Error::Poisoned`].
+    /// [`Error::Poisoned`], [`Error::Unreadable`].
     pub fn get_entry(&self, key: &[u8]) -> Result<Option<EntryInfo>> {
-        self.view(key, EntryInfo::new)
+        self.view_value(key, EntryInfo::new)
     }
 
     /// Whether a key exists.
@@ -267,6 +270,21 @@ impl Store {
         Ok((result, version))
     }
 
+    /// As [`Store::view`], for what looks at the value: a cold one is fetched.
+    fn view_value<R>(&self, key: &[u8], read: impl Fn(EntryRef<'_>) -> R) -> Result<Option<R>> {
+        loop {
+            match self.view(key, |entry| (!entry.is_cold()).then(|| read(entry)))? {
+                None => return Ok(None),
+                Some(Some(found)) => return Ok(Some(found)),
+                Some(None) => {
+                    let keyspace = self.keyspace();
+                    let (database, hash) = (keyspace.databases.id(0), keyspace.hash(key));
+                    self.fetch_here(&Wanted { database, hash, key: key.into() })?;
+                }
+            }
+        }
+    }
+
     fn view<R>(&self, key: &[u8], read: impl Fn(EntryRef<'_>) -> R) -> Result<Option<R>> {
         let segment = one(self.keyspace().segment_of(self.keyspace().hash(key)));
         let hold = self.keyspace().hold(segment, SegmentSet::EMPTY);
@@ -296,24 +314,37 @@ pub struct Iter<'s> {
 const ITER_STEP: usize = 256;
 
 impl Iter<'_> {
-    /// Copies the next entries out; returns the version that telling of them, or of their absence, depends on.
-    fn step(&mut self) -> Version {
+    /// Copies the next entries out; returns the version that telling of them, or of their absence, depends on. Cold values
+    /// are read without bringing them into memory.
+    fn step(&mut self) -> Result<Version> {
         let keyspace = self.store.keyspace();
         let now_ms = self.store.now_ms();
         // What is left out because it has expired is gone for good first, where there is room to say so.
         let _ = self.store.remove_due(self.segment, now_ms, RoomClass::Removal);
         let hold = keyspace.hold(one(self.segment), SegmentSet::EMPTY);
         let newest = self.store.log().last_version();
+        let (mut cold, view) = (Vec::new(), self.store.cold_values_of(self.segment));
         let next = hold.table(self.segment, keyspace.databases.id(0)).and_then(|table| {
             table.entries().scan(self.cursor, ITER_STEP, &mut |entry| {
-                if !entry.is_expired(now_ms) {
-                    self.found.push((entry.key().to_vec(), EntryInfo::new(entry)));
+                if entry.is_expired(now_ms) {
+                    return;
+                }
+                match ColdValue::of(entry) {
+                    Some(value) => cold.push((entry.key().to_vec(), value)),
+                    None => self.found.push((entry.key().to_vec(), EntryInfo::new(entry))),
                 }
             })
         });
+        drop(hold);
+        for (key, value) in cold {
+            let unreadable = |error: Error| Error::Unreadable { cause: error.to_string() };
+            let Some(view) = &view else { unreachable!("a segment with cold values has the checkpoint that they are in") };
+            let entry = view.read_cold(&value, keyspace.databases.id(0), &key).map_err(unreadable)?;
+            self.found.push((key, EntryInfo::new(entry.borrow())));
+        }
         self.cursor = next.unwrap_or_default();
         self.segment += usize::from(next.is_none());
-        newest
+        Ok(newest)
     }
 }
 
@@ -322,8 +353,7 @@ impl Iterator for Iter<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.found.is_empty() && self.segment < self.store.keyspace().segment_count() {
-            let newest = self.step();
-            if let Err(error) = self.store.wait_for_commit(newest) {
+            if let Err(error) = self.step().and_then(|newest| self.store.wait_for_commit(newest)) {
                 self.segment = self.store.keyspace().segment_count();
                 self.found.clear();
                 return Some(Err(error));

@@ -90,6 +90,11 @@ impl Background {
         Ok(())
     }
 
+    /// Has a thread that was started later waited for when the store closes; it ends by itself then.
+    pub(super) fn adopt(&self, thread: JoinHandle<()>) {
+        self.threads.lock().push(thread);
+    }
+
     /// Drops memory elsewhere, or here when there is no thread for it. Until that is done its bytes are part of `counted`.
     pub(super) fn free(&self, freed: Freed, counted: &Arc<AtomicUsize>) {
         let bytes = freed.bytes();

@@ -131,11 +131,16 @@ impl Store {
 
     /// What the next checkpoint writes at most, if `bytes` more are logged.
     pub(super) fn pending_block_bytes(&self, bytes: u64) -> u64 {
-        let (limits, log) = (&self.shared.checkpoints.limits, &self.shared.log);
-        let logged =
-            log.append_position().saturating_sub(limits.position.load(Relaxed)) + log.unwritten_bytes() + bytes;
+        let limits = &self.shared.checkpoints.limits;
+        let logged = self.logged_since_cut() + bytes;
         let touched = self.shared.keyspace.touched_bytes().saturating_sub(limits.touched.load(Relaxed));
         logged.saturating_add(touched).saturating_mul(BLOCK_BYTES_FOR_LOGGED)
+    }
+
+    /// Bytes logged since the newest cut.
+    pub(super) fn logged_since_cut(&self) -> u64 {
+        let (limits, log) = (&self.shared.checkpoints.limits, &self.shared.log);
+        log.append_position().saturating_sub(limits.position.load(Relaxed)) + log.unwritten_bytes()
     }
 
     #[cold]

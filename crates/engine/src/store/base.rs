@@ -21,15 +21,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::eviction::MemoryLimit;
 use super::options::Options;
 use super::random_u128;
 use crate::blocks::{BlockFile, Identity, Superblock, View};
 use crate::error::{Error, Result};
+use crate::keyspace::cold;
 use crate::keyspace::entry::Entry;
-use crate::keyspace::{DatabaseId, DatabaseIds, Keyspace};
+use crate::keyspace::{DatabaseId, DatabaseIds, EvictionPolicy, Keyspace};
 use crate::log::{Head, Progress};
 use crate::version::Version;
 
+/// What an entry takes in memory whose value stays in the file, with a key of some 16 bytes.
+const COLD_ENTRY_BYTES: usize = 50;
 /// How often a load says how far it is.
 const REPORT_EVERY: Duration = Duration::from_millis(20);
 /// Entries after which a loading thread says how far it is.
@@ -81,8 +85,9 @@ impl Base {
         if self.counts { self.file.superblock().cut } else { Version::ZERO }
     }
 
-    /// Brings the entries of the checkpoint into memory, on several threads if `parallel`.
-    pub(super) fn load(&self, keyspace: &Arc<Keyspace>, parallel: bool, progress: &dyn Fn(Progress)) -> Result<()> {
+    /// Brings the entries of the checkpoint into memory, on several threads if the options allow it. With the policy "tier"
+    /// values stay in the file once three quarters of the limit on memory are used, or will be.
+    pub(super) fn load(&self, keyspace: &Arc<Keyspace>, options: &Options, progress: &dyn Fn(Progress)) -> Result<()> {
         if !self.counts {
             return Ok(());
         }
@@ -96,8 +101,16 @@ impl Base {
             path: path.to_owned(),
             next: AtomicUsize::new(0),
             entries: AtomicU64::new(0),
+            segment_bytes_max: match options.memory_limit {
+                MemoryLimit { bytes, policy: EvictionPolicy::Tier } if bytes > 0 => {
+                    let entries = usize::try_from(self.file.superblock().entries).unwrap_or(usize::MAX);
+                    let values = (bytes / 4 * 3).saturating_sub(entries.saturating_mul(COLD_ENTRY_BYTES));
+                    Some(values / keyspace.segment_count())
+                }
+                _ => None,
+            },
         };
-        if !parallel {
+        if !options.threads {
             return load.run();
         }
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
@@ -112,6 +125,13 @@ impl Base {
                 Err(panic) => std::panic::resume_unwind(panic),
             })
         })
+    }
+}
+
+impl Base {
+    /// The checkpoint that cold values were loaded from, if there are any.
+    pub(super) fn tier_view(&self, keyspace: &Keyspace) -> Option<View> {
+        (keyspace.cold() > 0).then(|| self.file.view())
     }
 }
 
@@ -160,6 +180,8 @@ struct Load<'a> {
     /// The next segment that nobody has begun.
     next: AtomicUsize,
     entries: AtomicU64,
+    /// When the entries of a segment take so many bytes, further values stay in the file.
+    segment_bytes_max: Option<usize>,
 }
 
 impl Load<'_> {
@@ -185,7 +207,10 @@ impl Load<'_> {
         let mut loaded = 0;
         self.view.load(first..=last, self.keyspace.hasher(), &mut |found| {
             let record = found.record;
-            let entry = Entry::new(record.key, record.value, record.version, record.created, record.expire_at);
+            let mut entry = Entry::new(record.key, record.value, record.version, record.created, record.expire_at);
+            if self.segment_bytes_max.is_some_and(|most| loader.bytes() > most) {
+                entry = cold::leave_in_file(entry, found.location);
+            }
             loaded += 1;
             if loaded % REPORT_ENTRIES == 0 {
                 self.entries.fetch_add(REPORT_ENTRIES, Relaxed);

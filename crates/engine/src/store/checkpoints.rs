@@ -225,6 +225,8 @@ impl Store {
         state.served = state.served.max(serves);
         drop(state);
         self.shared.log.wake_for_room();
+        // What was published may leave memory now.
+        self.shared.memory.wake();
         result
     }
 
@@ -287,6 +289,7 @@ impl Store {
         }
         let since = now.saturating_sub(attempted_at);
         let is_wanted = self.wants_room_in_block_file()
+            || self.wants_tier_checkpoint()
             || self.shared.scrub.wants_rewrite()
             || self.shared.log.live_bytes() >= policy.log_bytes
             || (!policy.interval.is_zero() && since >= policy.interval)
@@ -311,6 +314,7 @@ impl Run<'_, '_> {
             return Err(Error::Poisoned);
         }
         shared.checkpoints.segments_done.store(0, Relaxed);
+        shared.tier.checkpoint_begins();
         let (cut, version, position) = cut(&shared);
         let newest = file.superblock();
         // At the version of the one before, replay begins where that one's does: each of the two superblocks then leads
@@ -318,8 +322,11 @@ impl Run<'_, '_> {
         let replay_from = if version == newest.cut { newest.log_position } else { position };
         let touched = shared.keyspace.touched_bytes();
         let mut written = self.write(file, &cut, version, replay_from);
-        if written.is_ok() {
+        if let Ok(published) = &written {
             shared.keyspace.published();
+            self.store.follow_checkpoint(&file.view(), &published.moved);
+            shared.tier.queue.forget_unreadable();
+            file.release_retired();
             shared.checkpoints.cut.store(version.0, Relaxed);
             shared.checkpoints.limits.published(file.room().bytes, position, touched);
         } else {
@@ -364,7 +371,9 @@ impl Run<'_, '_> {
         let shared = Arc::clone(&self.store.shared);
         let hasher = shared.keyspace.hasher();
         let put_bytes = Some(self.store.pending_block_bytes(0));
-        let mut checkpoint = file.begin(hasher, &CheckpointOptions { put_bytes, ..CheckpointOptions::default() })?;
+        let note_moves = self.store.is_tiered();
+        let options = CheckpointOptions { put_bytes, note_moves, ..CheckpointOptions::default() };
+        let mut checkpoint = file.begin(hasher, &options)?;
         if cut.reset {
             checkpoint.start_empty();
         }

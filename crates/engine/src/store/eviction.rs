@@ -199,11 +199,32 @@ impl Store {
     /// Makes room in memory for a write that may add about `wanted` bytes. Hold no segment.
     #[inline]
     pub(crate) fn make_room_in_memory(&self, wanted: usize) -> MemoryRoom {
-        let limit = self.shared.memory.limit.load(Relaxed);
+        let limit = self.memory_limit_bytes();
         if limit == 0 || self.used_memory().saturating_add(wanted) <= limit {
             return MemoryRoom::Enough;
         }
-        self.evict_for(wanted, limit)
+        if self.eviction_policy() == EvictionPolicy::Tier { self.wait_for_tier() } else { self.evict_for(wanted, limit) }
+    }
+
+    /// The limit on memory, bytes; 0 for none.
+    #[inline]
+    pub(super) fn memory_limit_bytes(&self) -> usize {
+        self.shared.memory.limit.load(Relaxed)
+    }
+
+    /// Values leave memory in the background, and whoever waits for room is woken then.
+    #[cold]
+    fn wait_for_tier(&self) -> MemoryRoom {
+        self.look_at_memory_again();
+        let (limit, used) = (self.memory_limit_bytes(), self.used_memory());
+        if used <= limit {
+            return MemoryRoom::Enough;
+        }
+        if self.shared.tier.is_exhausted() {
+            return MemoryRoom::Exhausted;
+        }
+        self.shared.memory.wake();
+        MemoryRoom::Wait
     }
 
     /// As [`Store::make_room_in_memory`], waiting for the log if need be.
@@ -214,12 +235,24 @@ impl Store {
                 MemoryRoom::Exhausted => {
                     return Err(Error::OutOfMemory { limit: self.shared.memory.limit.load(Relaxed) });
                 }
+                MemoryRoom::Wait if self.eviction_policy() == EvictionPolicy::Tier => self.wait_until_values_went(wanted),
                 MemoryRoom::Wait => {
                     // Room of the same size as an eviction asks for; given back at once.
                     self.wait_for_room(EXPIRE_SLICE_BYTES, RoomClass::Ordinary)?;
                     self.shared.log.settle(EXPIRE_SLICE_BYTES, 0);
                 }
             }
+        }
+    }
+
+    /// Waits until the background has let values go, or said that it cannot.
+    fn wait_until_values_went(&self, wanted: usize) {
+        if self.shared.options.threads {
+            let is_over = || (self.make_room_in_memory(wanted) != MemoryRoom::Wait).then_some(());
+            return self.shared.log.wait_for_room(is_over);
+        }
+        if !self.tier_down() {
+            self.checkpoint_if_due(&mut || {});
         }
     }
 
@@ -238,7 +271,7 @@ impl Store {
                 return MemoryRoom::Enough;
             }
             if in_vain >= self.shared.keyspace.segment_count() {
-                let evicts = self.eviction_policy() != EvictionPolicy::NoEviction;
+                let evicts = self.eviction_policy().evicts();
                 if used > limit && evicts && !std::mem::replace(&mut looked, true) {
                     self.look_at_memory();
                     in_vain = 0;
@@ -261,6 +294,9 @@ impl Store {
 
     /// Evicts until memory is within its limit, as far as the policy and the log allow. Returns whether it did anything.
     pub(super) fn evict_down(&self) -> bool {
+        if self.eviction_policy() == EvictionPolicy::Tier {
+            return self.tier_down();
+        }
         let (mut in_vain, mut did) = (0, false);
         loop {
             self.look_at_memory();
@@ -288,7 +324,7 @@ impl Store {
     fn evict_from_next_segment(&self, wanted: usize) -> Result<usize, Admission> {
         let (keyspace, policy) = (&self.shared.keyspace, self.eviction_policy());
         let segment = match policy {
-            EvictionPolicy::NoEviction => return Ok(0),
+            EvictionPolicy::NoEviction | EvictionPolicy::Tier => return Ok(0),
             // The one with the entry that expires next of all.
             EvictionPolicy::VolatileTtl => {
                 (0..keyspace.segment_count()).min_by_key(|segment| keyspace.deadline(*segment)).unwrap_or(0)
@@ -360,7 +396,7 @@ impl Store {
 
     /// What counts against the limit, bytes.
     #[inline]
-    fn used_memory(&self) -> usize {
+    pub(super) fn used_memory(&self) -> usize {
         let counted = self.shared.keyspace.bytes() as isize;
         usize::try_from(counted + self.shared.memory.beyond.load(Relaxed)).unwrap_or(0)
     }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Threads: "log-writer", "log-files" and "log-archive" (see `log`), "expiry", "memory", "eviction" and "checkpoint" (see
-//! `background`). With [`Options::threads`] off none is started: [`Store::turn`] does their work and
+//! `background`), and "fetch" once a value was read back (see `fetch`). With [`Options::threads`] off none is started: [`Store::turn`] does their work and
 //! [`Store::checkpoint`] the last one's, for simulations.
 
 mod api;
@@ -18,22 +18,26 @@ mod batch;
 mod check;
 mod checkpoints;
 mod eviction;
+mod fetch;
 mod options;
 mod restore;
 mod scrub;
 mod snapshots;
 mod staging;
+mod tier;
 
 pub use api::{EntryInfo, Iter};
 pub use batch::Batch;
 pub use check::{BlockFileCheck, StoreCheck, check_store, inspect_block_file};
 pub use checkpoints::{Between, CheckpointPolicy, CheckpointStatistics};
+pub use fetch::{Fetch, Waker};
 pub use eviction::{MemoryGauge, MemoryInUse, MemoryLimit, MemoryStatistics};
 pub use options::{OnFailure, Options};
 pub use restore::{
     RestoreError, RestoreProgress, RestoreRequest, Restored, Target, check_no_unfinished_restore, restore,
 };
 pub use scrub::ScrubStatistics;
+pub use tier::TierStatistics;
 
 use crate::apply::Freed;
 use crate::command::{Change, Context, Pending};
@@ -52,8 +56,10 @@ use base::Base;
 use checkpoints::Checkpoints;
 use eviction::Memory;
 pub(crate) use eviction::MemoryRoom;
+pub(crate) use fetch::Wanted;
 use parking_lot::Mutex;
 use scrub::Scrub;
+use tier::Tier;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -76,6 +82,7 @@ struct Shared {
     checkpoints: Checkpoints,
     memory: Memory,
     scrub: Scrub,
+    tier: Tier,
     log_directory: PathBuf,
     expired: AtomicU64,
     key_bytes_max: AtomicUsize,
@@ -143,8 +150,10 @@ impl Store {
         let base = Base::open(&options, &options.block_path(), &log_directory)?;
         let seed = u128::from_le_bytes(base.identity.hash_seed);
         let keyspace = Arc::new(Keyspace::new(options.segments, seed, options.entries_per_segment));
-        base.load(&keyspace, options.threads, progress)?;
-        let mut recovery = Recovery::new(keyspace.clone(), base.cut(), options.threads);
+        base.load(&keyspace, &options, progress)?;
+        let view = base.tier_view(&keyspace);
+        let tier = Tier::new(keyspace.segment_count(), view.as_ref());
+        let mut recovery = Recovery::new(keyspace.clone(), base.cut(), options.threads, view);
         let log_options = log_options(&options, base.identity.store_id, base.version_floor);
         let (log, writer, files, recovered) = Log::open(log_options, &mut |frame| recovery.replay(frame), progress)?;
         let is_clean = recovery.finish()? == 0;
@@ -164,6 +173,7 @@ impl Store {
                 is_clean.then_some(recovered.last_version),
             ),
             memory,
+            tier,
             scrub: Scrub::new(options.scrub_bytes_per_second),
             time: StoreTime::new(options.clock.clone()),
             key_bytes_max: AtomicUsize::new(options.key_bytes_max.min(VALUE_BYTES_MAX)),
@@ -307,7 +317,8 @@ impl Store {
     /// the removal of what has expired. Returns whether anything was done.
     pub fn turn(&self) -> bool {
         let expired = self.remove_all_due();
-        if self.wants_room_in_block_file() && !self.shared.checkpoints.is_running() {
+        let wants_checkpoint = self.wants_room_in_block_file() || self.shared.tier.wants_checkpoint();
+        if wants_checkpoint && !self.shared.checkpoints.is_running() {
             self.checkpoint_if_due(&mut || {});
         }
         let evicted = self.shared.memory.is_limited() && self.evict_down();
@@ -477,6 +488,7 @@ impl Shared {
     /// Stops the background and gives the directory free. The second call does nothing.
     fn close(&self) -> Result<()> {
         self.checkpoints.abandon();
+        self.tier.queue.close();
         let closed = self.background.close(&self.log, self.options.clock.monotonic());
         self.directory_lock.lock().take();
         closed

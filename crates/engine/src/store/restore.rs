@@ -371,7 +371,7 @@ impl<'a> Source<'a> {
         keyspace: &Arc<Keyspace>,
         progress: &dyn Fn(RestoreProgress),
     ) -> Refusal<(ReplayEnd, Vec<StoreId>)> {
-        let mut recovery = Recovery::new(Arc::clone(keyspace), self.cut(), options.threads);
+        let mut recovery = Recovery::new(Arc::clone(keyspace), self.cut(), options.threads, None);
         let legs = self.legs();
         let mut end =
             ReplayEnd { version: self.cut(), written_until_ms: self.header.taken_at_ms, ..ReplayEnd::default() };

@@ -1,9 +1,12 @@
-//! Looking for rot in the block file, and mending it: every entry is in memory, so a damaged file is written anew.
+//! Looking for rot in the block file, and mending it: where every value is in memory, a damaged file is written anew.
 //!
 //! ```text
 //!   scrub, a little at a time --damage--> named in the log and the figures --> the file is given up: the next checkpoint
 //!   checkpoint --damage------------------/                                    begins with an empty one and takes everything
 //! ```
+//!
+//! With cold values the file is not given up: they are nowhere else. The damage is named, and commands that need a damaged
+//! value answer with it.
 //!
 //! Acknowledged writes are in no danger meanwhile: the log is given up only when a later checkpoint is durable; but a
 //! restart before that would refuse the damaged file. Not here: reading the blocks (`blocks`).
@@ -106,6 +109,11 @@ impl Store {
             let mut statistics = scrub.statistics.lock();
             statistics.damage += 1;
             statistics.last_damage = Some(error.to_string());
+        }
+        if self.shared.keyspace.cold() > 0 {
+            // Only the file has the cold values, so it cannot be given up.
+            tracing::error!(%error, "the block file is damaged, and has values that are not in memory: restore a backup");
+            return;
         }
         if !scrub.wants_rewrite.swap(true, Relaxed) {
             tracing::error!(%error, "the block file is damaged; the next checkpoint writes it anew from memory");

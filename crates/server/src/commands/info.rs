@@ -191,6 +191,9 @@ fn memory(figures: &Figures<'_>, out: &mut String) {
         line(out, "entry_bytes", entry_bytes);
         line(out, "table_bytes", table_bytes);
     }
+    if figures.store.is_some() {
+        super::info_tier::lines(&figures.server.store().tier(), out);
+    }
     line(out, "mem_clients_normal", figures.server.metrics.client_bytes());
     let limit = settings.memory_limit();
     line(out, "maxmemory", limit);

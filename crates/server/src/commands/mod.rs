@@ -20,6 +20,7 @@ pub mod info;
 mod info_archive;
 mod info_checkpoints;
 mod info_log;
+mod info_tier;
 mod observe;
 pub mod row;
 pub mod table;

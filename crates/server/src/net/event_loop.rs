@@ -67,6 +67,8 @@ pub struct EventLoop {
     to_run: Vec<usize>,
     /// Connections that wait for room in the log.
     for_room: Vec<usize>,
+    /// Connections that wait for values from the block file.
+    for_values: Vec<usize>,
     /// Connections held back by CLIENT PAUSE.
     paused: Vec<usize>,
     /// Connections that wait for a checkpoint to end.
@@ -103,6 +105,7 @@ impl EventLoop {
             waiting: Waiting::default(),
             to_run: Vec::new(),
             for_room: Vec::new(),
+            for_values: Vec::new(),
             paused: Vec::new(),
             saving: Vec::new(),
             reception: None,
@@ -177,7 +180,8 @@ impl EventLoop {
         {
             let bell = self.mailbox.clone();
             self.log = Some(store.log().subscribe(Box::new(move || bell.ring())));
-            self.bench.take_store();
+            let bell = self.mailbox.clone();
+            self.bench.take_store(Arc::new(move || bell.ring()));
         }
     }
 
@@ -195,6 +199,7 @@ impl EventLoop {
             self.go_on(slot);
         }
         self.retry_for_room();
+        self.retry_for_values();
         self.release();
         self.evict_above = 0;
         self.bench.count_lookups();
@@ -317,6 +322,7 @@ impl EventLoop {
         let queue = match connection.session.waits() {
             Waits::No => return,
             Waits::Room => &mut self.for_room,
+            Waits::Values => &mut self.for_values,
             Waits::Pause => &mut self.paused,
             Waits::Checkpoint => &mut self.saving,
         };
@@ -353,6 +359,16 @@ impl EventLoop {
         listener.want_room();
         for slot in std::mem::take(&mut self.for_room) {
             self.go_on(slot);
+        }
+    }
+
+    fn retry_for_values(&mut self) {
+        for slot in std::mem::take(&mut self.for_values) {
+            match self.connection(slot) {
+                Some(connection) if !connection.session.has_values() => self.for_values.push(slot),
+                Some(_) => self.go_on(slot),
+                None => {}
+            }
         }
     }
 

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! What a session waits for it says, and the loop calls [`Session::resume`] when it has come: room in the log
-//! ([`Waits::Room`]), the end of a CLIENT PAUSE ([`Waits::Pause`]). Replies held for a commit do not stop a session
+//! ([`Waits::Room`]), values that are read from the block file ([`Waits::Values`]), the end of a CLIENT PAUSE
+//! ([`Waits::Pause`]). Replies held for a commit do not stop a session
 //! until they are many (`limits::HELD_BYTES_MAX`); then it reads on when they have left.
 //!
 //! A batch is a run of ordinary data commands; whatever is not ordinary (a server command, an unknown name, a wrong
@@ -33,7 +34,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bowline::Version;
-use bowline::exec::{Caller, Durability, Replies, Watched};
+use bowline::Fetch;
+use bowline::exec::{Caller, Durability, Replies, Stop, Watched};
 use bowline_resp::{Protocol, Reply, RequestDecoder};
 
 use crate::commands::backup::Backup;
@@ -64,6 +66,8 @@ pub enum Waits {
     No,
     /// The log has no room for the next write.
     Room,
+    /// Values that the next request needs are being read from the block file.
+    Values,
     /// CLIENT PAUSE.
     Pause,
     /// The end of a checkpoint, or the next piece of a backup.
@@ -94,6 +98,10 @@ pub struct Session {
     pub(crate) line_searched: usize,
     replies: Replies,
     waits: Waits,
+    /// The values that it waits for, or that the request being run has waited for.
+    fetch: Option<Arc<Fetch>>,
+    /// How often the next request has waited for values.
+    waited: u8,
     /// The checkpoint that a SAVE of this client waits for.
     pub(crate) saving: Option<u64>,
     /// The backup that this client reads.
@@ -127,6 +135,8 @@ impl Session {
             line_searched: 0,
             replies: Replies::default(),
             waits: Waits::No,
+            fetch: None,
+            waited: 0,
             saving: None,
             backup: Backup::None,
             closing: false,
@@ -270,6 +280,31 @@ impl Session {
         self.waits = waits;
     }
 
+    /// Whether the values that it waits for are there.
+    pub fn has_values(&self) -> bool {
+        self.fetch.as_ref().is_none_or(|fetch| fetch.is_done())
+    }
+
+    /// Notes how far a run of data commands came and what it waits for, if it stopped.
+    pub(crate) fn note_stop(&mut self, done: usize, stopped: Option<Stop>, bench: &mut Workbench) {
+        if done > 0 {
+            self.waited = 0;
+        }
+        match stopped {
+            Some(Stop::Room) => self.waits = Waits::Room,
+            Some(Stop::Values) => {
+                self.waits = Waits::Values;
+                self.waited = self.waited.saturating_add(1);
+            }
+            // The turn is over: what there is is sent, then the rest is decoded again.
+            Some(Stop::Replies) | None => {}
+        }
+        // What was fetched for a request is its own until it has run.
+        if done > 0 || stopped == Some(Stop::Values) {
+            self.fetch = bench.executor().take_fetch();
+        }
+    }
+
     /// The wait is over; [`Session::resume`] follows.
     pub fn stop_waiting(&mut self) {
         self.waits = Waits::No;
@@ -376,6 +411,7 @@ impl Session {
     }
 
     pub(crate) fn caller(&self, bench: &Workbench) -> Caller {
-        Caller { database: self.database, protocol: self.protocol, level: self.level.unwrap_or(bench.default_level) }
+        let level = self.level.unwrap_or(bench.default_level);
+        Caller { database: self.database, protocol: self.protocol, level, waited: self.waited }
     }
 }

@@ -153,9 +153,7 @@ impl Session {
         let planned = [Planned { command, first_range: 0, ranges: ranges.len() as u32 }];
         let end = bench.executor().run(&caller, &bytes, &ranges, &planned, &mut self.replies);
         assert_ne!(end.stopped, Some(Stop::Replies), "a request begins within the limit of replies only");
-        if let Some(Stop::Room) = end.stopped {
-            self.waits = Waits::Room;
-        }
+        self.note_stop(end.done, end.stopped, bench);
     }
 
     pub(super) fn run_server(&mut self, args: Args<'_>, container: &'static ServerCommand, bench: &mut Workbench) {

@@ -11,12 +11,12 @@ use std::time::Instant;
 
 use bowline::Version;
 use bowline::command::Flags;
-use bowline::exec::{Replies, TransactionEnd};
+use bowline::exec::{Replies, Stop, TransactionEnd};
 use bowline_resp::{ArgRange, Args, ReplyDecoder};
 
 use super::limits::{QUEUE_BYTES_MAX, WATCHED_KEYS_MAX};
 use super::single::contiguous;
-use super::{ReplyMode, Session, Waits, Workbench};
+use super::{ReplyMode, Session, Workbench};
 use crate::commands::row::ServerCommand;
 use crate::commands::table::{Entry, Target};
 
@@ -153,12 +153,14 @@ impl Session {
         let mut apart = Replies::new();
         let replies = if plain { &mut self.replies } else { &mut apart };
         match bench.executor().transaction(&caller, &transaction.data, &watched, replies) {
-            TransactionEnd::Room => {
+            end @ (TransactionEnd::Room | TransactionEnd::Values) => {
                 self.transaction = Some(transaction);
                 self.watched = watched;
-                self.waits = Waits::Room;
+                let stop = if end == TransactionEnd::Room { Stop::Room } else { Stop::Values };
+                self.note_stop(0, Some(stop), bench);
             }
             TransactionEnd::Done => {
+                self.note_stop(1, None, bench);
                 self.discard();
                 transaction.count(bench, began);
                 if !plain {

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use bowline::exec::{Planned, RunEnd, Stop};
+use bowline::exec::{Planned, RunEnd};
 use bowline_resp::{ArgRange, Args, Decoded, ProtocolError, RequestDecoder};
 
 use super::limits::{BATCH_REQUESTS_MAX, YIELD_BYTES};
 use super::workbench::Batch;
-use super::{ReplyMode, Session, Waits, Workbench};
+use super::{ReplyMode, Session, Workbench};
 use crate::commands::table::{self, Entry, Target};
 use crate::metrics::slowlog::shorten;
 use crate::net::listen::Dialect;
@@ -145,11 +145,7 @@ impl Session {
         let caller = self.caller(bench);
         bench.time_batches();
         let RunEnd { done, stopped } = bench.executor().run(&caller, buffer, ranges, &batch.planned, &mut self.replies);
-        match stopped {
-            Some(Stop::Room) => self.waits = Waits::Room,
-            // The turn is over: what there is is sent, then the rest is decoded again.
-            Some(Stop::Replies) | None => {}
-        }
+        self.note_stop(done, stopped, bench);
         bench.count_failures();
         let nanoseconds = bench.count_batch(batch, done, began);
         if bench.is_long(nanoseconds) {

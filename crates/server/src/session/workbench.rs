@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bowline::Durability;
+use bowline::{Durability, Waker};
 use bowline::command::Flags;
 use bowline::exec::{Executor, Failure, Planned, Timing};
 use bowline::histogram::HistogramSnapshot;
@@ -92,9 +92,12 @@ impl Workbench {
         bench
     }
 
-    /// The data is there: commands on it run from now on.
-    pub fn take_store(&mut self) {
-        self.executor = Some(Executor::new(self.server.store()));
+    /// The data is there: commands on it run from now on. `waker` is called by other threads when values that a session
+    /// waits for are there.
+    pub fn take_store(&mut self, waker: Waker) {
+        let mut executor = Executor::new(self.server.store());
+        executor.set_waker(waker);
+        self.executor = Some(executor);
         self.apply_size_limits();
     }
 

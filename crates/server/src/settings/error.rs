@@ -56,12 +56,9 @@ pub struct WrongValue {
 }
 
 impl WrongValue {
-    /// What is wrong: a reason of its own, or what the setting takes.
+    /// What the setting takes.
     fn said(&self) -> String {
-        match &self.problem {
-            Problem::Later(why) => (*why).to_owned(),
-            _ => format!("expected {}, found {}", self.expected, self.found),
-        }
+        format!("expected {}, found {}", self.expected, self.found)
     }
 }
 

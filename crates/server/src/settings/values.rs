@@ -114,9 +114,6 @@ pub enum Problem {
     /// A control character where none can be meant.
     #[error("argument must not contain control characters")]
     ControlCharacter,
-    /// A word that a later release will know.
-    #[error("{0}")]
-    Later(&'static str),
     /// Does not fit another setting.
     #[error("{0}")]
     Conflict(String),

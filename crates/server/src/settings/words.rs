@@ -2,13 +2,11 @@
 
 use super::values::{Kind, Problem, Value};
 
-/// Defines an enum whose values are words; a word may have further names that are accepted and never written. Words that a
-/// later release will know are refused with a reason of their own.
+/// Defines an enum whose values are words; a word may have further names that are accepted and never written.
 macro_rules! words {
     (
         $(#[$about:meta])*
         $type:ident { $( $(#[$variant_about:meta])* $variant:ident = $word:literal $(| $other:literal)* ),* $(,)? }
-        $( not yet { $( $later:literal: $why:literal ),* } )?
     ) => {
         $(#[$about])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,7 +21,6 @@ macro_rules! words {
             fn parse(text: &str, _: &Kind) -> Result<Self, Problem> {
                 match text.to_ascii_lowercase().as_str() {
                     $( $word $(| $other)* => Ok($type::$variant), )*
-                    $( $( $later => Err(Problem::Later($why)), )* )?
                     _ => Err(Problem::NotAWord($type::WORDS)),
                 }
             }
@@ -124,8 +121,9 @@ words! {
         AllkeysRandom = "allkeys-random",
         /// Refuses writes.
         NoEviction = "noeviction",
+        /// Keeps every key; values that were not used lately are in the block file only.
+        Tier = "tier",
     }
-    not yet { "tier": "tier comes with a later release: data larger than memory is not possible yet; noeviction keeps it all" }
 }
 
 #[cfg(test)]
@@ -133,9 +131,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_of_a_later_release_is_refused_by_name() {
-        let refused = MaxmemoryPolicy::parse("TIER", &Kind::Text).expect_err("refused");
-        assert!(refused.to_string().contains("tier comes with a later release"), "{refused}");
+    fn words_are_read_in_any_case_and_others_refused() {
+        assert_eq!(MaxmemoryPolicy::parse("TIER", &Kind::Text), Ok(MaxmemoryPolicy::Tier));
         assert!(matches!(MaxmemoryPolicy::parse("lru", &Kind::Text), Err(Problem::NotAWord(_))));
     }
 

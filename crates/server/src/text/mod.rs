@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use bowline::Version;
-use bowline::exec::{Planned, Replies, Stop};
+use bowline::exec::{Planned, Replies};
 use bowline_resp::{ArgRange, Protocol, ReplyDecoder, Value};
 
 use crate::commands::info;
@@ -182,8 +182,8 @@ impl Session {
         let mut apart = Replies::new();
         let caller = self.caller(bench);
         let end = bench.executor().run(&caller, &bytes, &ranges, &planned, &mut apart);
-        if let Some(Stop::Room) = end.stopped {
-            self.wait_for(Waits::Room);
+        self.note_stop(end.done, end.stopped, bench);
+        if end.done == 0 {
             return false;
         }
         let version = apart.waits_for(Version::ZERO);

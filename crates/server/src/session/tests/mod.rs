@@ -59,7 +59,7 @@ fn talk_while_loading(dialect: Dialect, changes: &[(&str, &str)], directory: tem
 impl Talk {
     fn open(&mut self, options: Options) {
         self.bench.server.open(Store::open(options).unwrap());
-        self.bench.take_store();
+        self.bench.take_store(std::sync::Arc::new(|| {}));
     }
 
     fn send(&mut self, bytes: &[u8]) {

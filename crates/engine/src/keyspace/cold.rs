@@ -1,0 +1,177 @@
+//! Cold values: in the block file only, so that the data may be larger than memory.
+//!
+//! ```text
+//!   hot, clean --choose_cold, look up where the record stands, make_cold--> cold --fetch, make_warm--> hot, clean
+//!                                                                            |
+//!                                                                            \--put or remove--> as for any entry
+//! ```
+//!
+//! A cold entry keeps its key, version, times and uses in memory, and the location of its record in place of its value.
+//! Invariant: it is clean, so the record is the one that the newest published checkpoint has of its key. Whatever changes
+//! an entry by less than a new value has it fetched first (`exec`), and compaction tells where records went
+//! ([`Segment::relocate`]). Which checkpoint a location is about is known per segment, by whoever reads (`store::tier`).
+//!
+//! Entries are named by hash and version here, which costs no copies of keys: one command may write many keys with one
+//! version, but hardly two of the same 64-bit hash; and then the index has two records of that hash and neither becomes
+//! cold.
+
+use super::database::DatabaseId;
+use super::entry::{Entry, EntryRef, Location};
+use super::eviction::{BUCKETS_MAX, Choice, EvictionPolicy, WINDOW};
+use super::hash::KeyHasher;
+use super::mark::Mark;
+use super::segment::{DatabaseTable, Segment};
+use super::table::EntryMut;
+use crate::version::Version;
+
+/// A value must give back this much memory to become cold, bytes: less is not worth a read. So it has more than 44 bytes,
+/// for which Redis has another encoding.
+const BYTES_MIN: usize = 48;
+/// Most buckets that one choice looks at, together: some ten microseconds.
+const BUCKETS_IN_ONE_HOLD: usize = 1024;
+
+/// An entry whose value may become cold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ColdCandidate {
+    pub(crate) database: DatabaseId,
+    pub(crate) hash: u64,
+    pub(crate) version: Version,
+}
+
+/// A cold value that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ColdValue {
+    pub(crate) location: Location,
+    pub(crate) version: Version,
+    /// About how long it is.
+    pub(crate) bytes: usize,
+}
+
+impl ColdValue {
+    /// That of an entry; `None` when it is in memory.
+    pub(crate) fn of(entry: EntryRef<'_>) -> Option<ColdValue> {
+        let (location, bytes) = (entry.location()?, entry.cold_value_bytes()?);
+        Some(ColdValue { location, version: entry.version(), bytes })
+    }
+}
+
+/// Whether memory could be gained by making this value cold. `Clean` says that the published checkpoint has it.
+fn may_become_cold(entry: EntryRef<'_>, mark: Mark) -> bool {
+    mark == Mark::Clean && entry.bytes_in_value() >= BYTES_MIN
+}
+
+/// The entry as it comes into memory when its value is to stay in the file at `location`, where that gains anything.
+pub(crate) fn leave_in_file(entry: Entry, location: Location) -> Entry {
+    if may_become_cold(entry.borrow(), Mark::Clean) { entry.borrow().with_cold_value(location) } else { entry }
+}
+
+impl Segment {
+    /// Chooses up to `count` values to become cold: those used the least among some neighbours each. Returns them, and
+    /// whether the hand came round all tables.
+    pub(crate) fn choose_cold(
+        &mut self,
+        count: usize,
+        hasher: &KeyHasher,
+        random: &mut dyn FnMut() -> u64,
+    ) -> (Vec<ColdCandidate>, bool) {
+        let (mut chosen, mut buckets, mut rounds) = (Vec::new(), BUCKETS_IN_ONE_HOLD, 0);
+        while chosen.len() < count && buckets > 0 && rounds < self.tables.len() {
+            let at = if self.evict_from < self.tables.len() { self.evict_from } else { 0 };
+            let Some((id, table)) = self.tables.get_mut(at) else { break };
+            let (found, came_round) = table.choose_cold(&mut buckets, random);
+            if let Some((hash, version)) = found.map(|entry| (hasher.hash(entry.key()), entry.version())) {
+                let candidate = ColdCandidate { database: *id, hash, version };
+                if !chosen.contains(&candidate) {
+                    chosen.push(candidate);
+                }
+            }
+            self.evict_from = at + usize::from(came_round);
+            rounds += usize::from(came_round);
+        }
+        (chosen, rounds >= self.tables.len())
+    }
+
+    /// Lets the value of a candidate go that stands at `location` of the checkpoint published last; returns the entry as
+    /// it was, to be freed. `None` when it has changed since it was chosen.
+    pub(crate) fn make_cold(
+        &mut self,
+        candidate: &ColdCandidate,
+        location: Location,
+        hasher: &KeyHasher,
+    ) -> Option<Entry> {
+        let table = self.existing_table_mut(candidate.database)?;
+        let mut found = table.find_version(candidate.hash, candidate.version, hasher)?;
+        if !may_become_cold(found.get(), found.mark()) {
+            return None;
+        }
+        let cold = found.get().with_cold_value(location);
+        let hot = found.replace(cold);
+        table.tracking.became_cold();
+        Some(hot)
+    }
+
+    /// Puts an entry that was read from the file in place of the cold one; returns the allocation to be freed: in `Err`
+    /// the new one, when the old one has changed meanwhile or has its value already.
+    pub(crate) fn make_warm(
+        &mut self,
+        database: DatabaseId,
+        hash: u64,
+        mut warm: Entry,
+    ) -> Result<Entry, Entry> {
+        let Some(table) = self.existing_table_mut(database) else { return Err(warm) };
+        let is_it = |entry: EntryRef<'_>| entry.key() == warm.borrow().key();
+        let Some(mut found) = table.table.find_mut_where(hash, is_it) else { return Err(warm) };
+        if !found.get().is_cold() || found.get().version() != warm.borrow().version() {
+            return Err(warm);
+        }
+        // What has just been wanted does not go again first.
+        warm.set_uses(found.get().uses().max(1));
+        let cold = found.replace(warm);
+        table.tracking.is_cold_no_more();
+        Ok(cold)
+    }
+
+    /// Notes that the record of a cold entry, if this hash has one in block `from`, was moved to block `to`.
+    pub(crate) fn relocate(&mut self, database: DatabaseId, hash: u64, from: u32, to: u32, hasher: &KeyHasher) {
+        let Some(table) = self.existing_table_mut(database) else { return };
+        let is_it = |entry: EntryRef<'_>| {
+            entry.location().is_some_and(|location| location.block == from) && hasher.hash(entry.key()) == hash
+        };
+        if let Some(mut found) = table.table.find_mut_where(hash, is_it) {
+            found.change(|entry| entry.set_block(to));
+        }
+    }
+}
+
+impl DatabaseTable {
+    /// The next value to become cold, and whether the hand has come round.
+    fn choose_cold(
+        &mut self,
+        buckets: &mut usize,
+        random: &mut dyn FnMut() -> u64,
+    ) -> (Option<EntryRef<'_>>, bool) {
+        let DatabaseTable { table, hands, .. } = self;
+        let mut choice = Choice { seen: 0, best: None };
+        let (mut came_round, mut looked_at) = (false, 0);
+        while choice.seen < WINDOW && !came_round && *buckets > 0 && (choice.best.is_none() || looked_at < BUCKETS_MAX) {
+            came_round = table.visit_bucket(&mut hands.all, |entry, mark| {
+                if may_become_cold(entry, mark) {
+                    choice.consider(entry, EvictionPolicy::Tier, random());
+                }
+            });
+            *buckets -= 1;
+            looked_at += 1;
+        }
+        (choice.best.map(|(.., entry)| entry), came_round)
+    }
+
+    /// The entry of this hash and version.
+    fn find_version(&mut self, hash: u64, version: Version, hasher: &KeyHasher) -> Option<EntryMut<'_>> {
+        self.table.find_mut_where(hash, |entry| entry.version() == version && hasher.hash(entry.key()) == hash)
+    }
+
+    /// The location of a key's cold value, and the version that its record has.
+    pub(crate) fn cold_value(&self, hash: u64, key: &[u8]) -> Option<ColdValue> {
+        ColdValue::of(self.find(hash, key)?)
+    }
+}

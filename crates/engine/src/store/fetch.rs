@@ -1,0 +1,314 @@
+//! Reading cold values back: nobody who runs commands waits for the disk.
+//!
+//! ```text
+//!   a command meets a cold value, before anything executed: its caller parks with a Fetch, without locks or room
+//!      -> queue (each key once) -> threads "fetch": location and view under the segment's lock, read without it,
+//!         put in place if the entry is still the same -> the Fetch's last value wakes its caller -> it runs from its start
+//! ```
+//!
+//! A value that cannot be read is remembered until the next checkpoint, and commands that need it answer with why.
+//! Callers without a waker (the embedded library, simulations) read on their own thread.
+//!
+//! What was fetched may be let go again before its caller runs. A caller that was parked for the third time is urgent: as
+//! long as its [`Fetch`] lives no value leaves memory. There is one such at a time, and a command may want at most half of
+//! the limit at once. Not here: which values are cold, and where (`tier`).
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{Shared, Store, one};
+use crate::error::{Error, Result};
+use crate::keyspace::{DatabaseId, EvictionPolicy, SegmentSet};
+use crate::limits::{FETCH_THREADS, FETCH_URGENT_AFTER};
+use crate::version::Version;
+
+/// Called by another thread when values that somebody waits for are there.
+pub type Waker = Arc<dyn Fn() + Send + Sync>;
+
+/// Bytes of a key that the log shows.
+const SHOWN_BYTES: usize = 100;
+
+/// A key whose value is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Wanted {
+    pub(crate) database: DatabaseId,
+    pub(crate) hash: u64,
+    pub(crate) key: Box<[u8]>,
+}
+
+/// Values on their way, for one caller.
+pub struct Fetch {
+    left: AtomicUsize,
+    wake: Waker,
+    /// Lowered when this is dropped, if this one raised it.
+    urgent: Option<Arc<AtomicBool>>,
+}
+
+impl Fetch {
+    /// Whether all values are there, or known to be unreadable.
+    pub fn is_done(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == 0
+    }
+
+    fn one_done(&self) {
+        if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            (self.wake)();
+        }
+    }
+}
+
+impl std::fmt::Debug for Fetch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Fetch({} left)", self.left.load(Ordering::SeqCst))
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        if let Some(urgent) = &self.urgent {
+            urgent.store(false, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Keys whose values are to be read, and who waits for them.
+#[derive(Default)]
+pub(super) struct FetchQueue {
+    state: Mutex<QueueState>,
+    filled: Condvar,
+    /// Values that could not be read, by database and hash: the version they have, and why.
+    unreadable: Mutex<HashMap<(DatabaseId, u64), (Version, String)>>,
+    unreadable_count: AtomicUsize,
+}
+
+#[derive(Default)]
+struct QueueState {
+    keys: VecDeque<Arc<Wanted>>,
+    /// Every key that is queued or being read.
+    waiting: HashMap<Arc<Wanted>, Vec<Arc<Fetch>>>,
+    threads: usize,
+    closed: bool,
+}
+
+impl FetchQueue {
+    fn push(&self, wanted: Vec<Wanted>, fetch: &Arc<Fetch>) {
+        let mut state = self.state.lock();
+        for wanted in wanted {
+            if state.closed {
+                fetch.one_done();
+                continue;
+            }
+            let wanted = Arc::new(wanted);
+            if let Some(waiting) = state.waiting.get_mut(&wanted) {
+                waiting.push(fetch.clone());
+            } else {
+                state.keys.push_back(wanted.clone());
+                state.waiting.insert(wanted, vec![fetch.clone()]);
+            }
+        }
+        drop(state);
+        self.filled.notify_all();
+    }
+
+    /// The next key to read; `None` when the store closes.
+    fn next(&self) -> Option<Arc<Wanted>> {
+        let mut state = self.state.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(wanted) = state.keys.pop_front() {
+                return Some(wanted);
+            }
+            self.filled.wait(&mut state);
+        }
+    }
+
+    fn done(&self, wanted: &Arc<Wanted>) {
+        let waiting = self.state.lock().waiting.remove(wanted);
+        waiting.into_iter().flatten().for_each(|fetch| fetch.one_done());
+    }
+
+    /// Ends the threads; who still waits is woken.
+    pub(super) fn close(&self) {
+        let waiting = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.keys.clear();
+            std::mem::take(&mut state.waiting)
+        };
+        self.filled.notify_all();
+        waiting.into_values().flatten().for_each(|fetch| fetch.one_done());
+    }
+
+    /// Why a value cannot be read, if that is known.
+    fn why_unreadable(&self, database: DatabaseId, hash: u64, version: Version) -> Option<String> {
+        if self.unreadable_count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let unreadable = self.unreadable.lock();
+        unreadable.get(&(database, hash)).filter(|(found, _)| *found == version).map(|(_, why)| why.clone())
+    }
+
+    fn note_unreadable(&self, wanted: &Wanted, version: Version, why: String) {
+        let mut unreadable = self.unreadable.lock();
+        unreadable.insert((wanted.database, wanted.hash), (version, why));
+        self.unreadable_count.store(unreadable.len(), Ordering::Relaxed);
+    }
+
+    /// A checkpoint was published: it may have become better.
+    pub(super) fn forget_unreadable(&self) {
+        let mut unreadable = self.unreadable.lock();
+        unreadable.clear();
+        self.unreadable_count.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Store {
+    /// Reads values on the calling thread; none leaves memory again as long as the result lives, if nobody else has that.
+    /// What cannot be read is remembered.
+    pub(crate) fn fetch_all_here(&self, wanted: &[Wanted]) -> Arc<Fetch> {
+        let urgent = &self.shared.tier.urgent;
+        let is_urgent = !urgent.swap(true, Ordering::SeqCst);
+        let urgent = is_urgent.then(|| urgent.clone());
+        let fetch = Arc::new(Fetch { left: AtomicUsize::new(0), wake: Arc::new(|| {}), urgent });
+        for wanted in wanted {
+            let _ = self.fetch_here(wanted);
+        }
+        fetch
+    }
+
+    /// Most bytes of values that one command or transaction may have fetched at once: half of the limit on memory.
+    pub(crate) fn fetch_bytes_max(&self) -> usize {
+        match self.memory_limit_bytes() {
+            0 => usize::MAX,
+            limit => limit / 2,
+        }
+    }
+
+    /// The error of a command that needs this value, if it is known that it cannot be read.
+    pub(crate) fn unreadable(&self, wanted: &Wanted, version: Version) -> Option<Error> {
+        let cause = self.shared.tier.queue.why_unreadable(wanted.database, wanted.hash, version)?;
+        Some(Error::Unreadable { cause })
+    }
+
+    /// Has values read by other threads, which call `wake` when the last one is there. `attempts`: how often the caller
+    /// has waited for the same request.
+    pub(crate) fn fetch(&self, wanted: Vec<Wanted>, attempts: u8, wake: Waker) -> Arc<Fetch> {
+        let tier = &self.shared.tier;
+        let is_urgent = attempts >= FETCH_URGENT_AFTER && !tier.urgent.swap(true, Ordering::SeqCst);
+        let fetch = Arc::new(Fetch {
+            left: AtomicUsize::new(wanted.len()),
+            wake,
+            urgent: is_urgent.then(|| tier.urgent.clone()),
+        });
+        if self.has_fetch_threads() {
+            tier.queue.push(wanted, &fetch);
+        } else {
+            wanted.iter().for_each(|wanted| {
+                // Who runs again finds out.
+                let _ = self.fetch_here(wanted);
+                fetch.one_done();
+            });
+        }
+        fetch
+    }
+
+    /// Starts the threads that read, if that was not done; whether there is one.
+    fn has_fetch_threads(&self) -> bool {
+        let queue = &self.shared.tier.queue;
+        let mut state = queue.state.lock();
+        while state.threads < FETCH_THREADS {
+            let (weak, queue) = (Arc::downgrade(&self.shared), queue.clone());
+            let thread = thread::Builder::new().name("fetch".to_owned());
+            match thread.spawn(move || read_values(&weak, &queue)) {
+                Ok(handle) => self.shared.background.adopt(handle),
+                Err(error) => {
+                    tracing::error!(%error, "a thread that reads values cannot be started");
+                    break;
+                }
+            }
+            state.threads += 1;
+        }
+        state.threads > 0
+    }
+
+    /// Reads a cold value and puts it in its place, on the calling thread. What is not cold any more is left as it is, and
+    /// what cannot be read is remembered.
+    ///
+    /// # Errors
+    /// `Unreadable`.
+    pub(crate) fn fetch_here(&self, wanted: &Wanted) -> Result<()> {
+        let Err((version, error)) = self.try_fetch(wanted) else { return Ok(()) };
+        let (tier, cause) = (&self.shared.tier, error.to_string());
+        let shown = wanted.key.get(..SHOWN_BYTES).unwrap_or(&wanted.key).escape_ascii();
+        tracing::error!(%error, key = %shown, "a value cannot be read from the block file");
+        tier.failed.fetch_add(1, Ordering::Relaxed);
+        tier.queue.note_unreadable(wanted, version, cause.clone());
+        Err(Error::Unreadable { cause })
+    }
+
+    fn try_fetch(&self, wanted: &Wanted) -> std::result::Result<(), (Version, Error)> {
+        let (keyspace, tier) = (&self.shared.keyspace, &self.shared.tier);
+        let segment = keyspace.segment_of(wanted.hash);
+        let look = || {
+            let hold = keyspace.hold(one(segment), SegmentSet::EMPTY);
+            let table = hold.table(segment, wanted.database)?;
+            let cold = table.cold_value(wanted.hash, &wanted.key)?;
+            Some((cold, tier.view(segment)?))
+        };
+        loop {
+            let Some((cold, view)) = look() else { return Ok(()) };
+            match view.read_cold(&cold, wanted.database, &wanted.key) {
+                Ok(entry) => {
+                    self.make_room_for_value(entry.borrow().allocated_bytes());
+                    let mut hold = keyspace.hold(SegmentSet::EMPTY, one(segment));
+                    let old = hold.segment_mut(segment).make_warm(wanted.database, wanted.hash, entry);
+                    drop(hold);
+                    tier.fetched.fetch_add(u64::from(old.is_ok()), Ordering::Relaxed);
+                    return Ok(());
+                }
+                // The entry or the checkpoint may have changed while it was read.
+                Err(error) => match look() {
+                    Some((now, its_view)) if now == cold && its_view.is_same(&view) => {
+                        return Err((cold.version, error));
+                    }
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    /// Before a value of so many bytes comes back, others go.
+    fn make_room_for_value(&self, bytes: usize) {
+        let limit = self.memory_limit_bytes();
+        let is_full = || limit > 0 && self.used_memory().saturating_add(bytes) > limit;
+        if self.eviction_policy() != EvictionPolicy::Tier || self.shared.tier.urgent.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut freed = 0;
+        while is_full() && freed < 2 * bytes {
+            match self.let_some_go() {
+                0 => break,
+                some => freed += some,
+            }
+        }
+        if is_full() {
+            self.shared.memory.wake();
+        }
+    }
+}
+
+/// Reads values until the store closes.
+fn read_values(store: &Weak<Shared>, queue: &FetchQueue) {
+    while let Some(wanted) = queue.next() {
+        let Some(shared) = store.upgrade() else { return };
+        // It is remembered for whoever runs again.
+        let _ = Store { shared }.fetch_here(&wanted);
+        queue.done(&wanted);
+    }
+}

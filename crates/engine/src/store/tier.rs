@@ -1,0 +1,277 @@
+//! The tier: with a limit on memory and the policy "tier", values that are used rarely stay in the block file only.
+//!
+//! ```text
+//!   memory near its limit --> thread "eviction": choose values of one segment (short hold)
+//!                                 -> look their records up in the index (no lock) -> let them go (short hold)
+//!   nothing to let go -------> a checkpoint: only what it has published may go
+//!   checkpoint published ----> per segment, in one hold: records that compaction moved, and the new checkpoint
+//! ```
+//!
+//! A location is about one checkpoint, so each segment has a pinned view of it beside its cold values. Both change only
+//! while the segment is held for changes; so whoever holds the segment reads them together, and may then read the disk
+//! without any lock: no block that the view reaches is used again. The view is exchanged before the marks of the
+//! checkpoint are settled: an entry that is clean is in the view of its segment.
+//!
+//! Writers never do any of this: at the limit they wait until the thread has made room, and are refused when neither
+//! letting values go nor a checkpoint helps. Not here: reading values (`fetch`), which values go (`keyspace::cold`).
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use super::fetch::FetchQueue;
+use super::{Store, one};
+use crate::blocks::{Moved, View};
+use crate::error::Result;
+use crate::keyspace::cold::ColdCandidate;
+use crate::keyspace::entry::{Entry, Location};
+use crate::keyspace::{DatabaseId, EvictionPolicy, SegmentSet};
+use crate::limits::{TIER_CHECKPOINT_PART, TIER_SLICE, TIER_STARTS_AT_PART, TIER_STOPS_AT_PART};
+
+/// Figures about values that are in the block file only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TierStatistics {
+    /// Entries whose value is in the block file only.
+    pub cold: usize,
+    /// Values that left memory since the store was opened.
+    pub made_cold: u64,
+    /// Values that were read back since the store was opened.
+    pub fetched: u64,
+    /// Reads that found no sound record since the store was opened.
+    pub failed: u64,
+}
+
+/// See the head of this file.
+pub(super) struct Tier {
+    /// Of each segment: the checkpoint that the locations in it are about. Exchanged only while the segment is held for
+    /// changes.
+    views: Box<[Mutex<Option<View>>]>,
+    pub(super) queue: std::sync::Arc<FetchQueue>,
+    next_segment: AtomicUsize,
+    /// Letting values go did not help, nor will a checkpoint.
+    exhausted: AtomicBool,
+    /// Memory waits for what a checkpoint publishes.
+    wants_checkpoint: AtomicBool,
+    /// A request that was parked again and again has what it fetched left to it.
+    pub(super) urgent: std::sync::Arc<AtomicBool>,
+    made_cold: AtomicU64,
+    pub(super) fetched: AtomicU64,
+    pub(super) failed: AtomicU64,
+}
+
+/// What one step of making room did.
+struct Step {
+    freed: usize,
+    /// All of the segment had its turn.
+    came_round: bool,
+}
+
+impl Tier {
+    /// `base` is the checkpoint that cold values were loaded from, if any were.
+    pub(super) fn new(segments: usize, base: Option<&View>) -> Tier {
+        Tier {
+            views: (0..segments).map(|_| Mutex::new(base.cloned())).collect(),
+            queue: std::sync::Arc::default(),
+            next_segment: AtomicUsize::new(0),
+            exhausted: AtomicBool::new(false),
+            wants_checkpoint: AtomicBool::new(false),
+            urgent: std::sync::Arc::default(),
+            made_cold: AtomicU64::new(0),
+            fetched: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
+    }
+
+    /// The checkpoint that the locations in a segment are about. The segment is held.
+    pub(super) fn view(&self, segment: usize) -> Option<View> {
+        self.views.get(segment).and_then(|view| view.lock().clone())
+    }
+
+    /// Whether memory waits for a checkpoint.
+    pub(super) fn wants_checkpoint(&self) -> bool {
+        self.wants_checkpoint.load(Relaxed)
+    }
+
+    /// A checkpoint begins.
+    pub(super) fn checkpoint_begins(&self) {
+        self.wants_checkpoint.store(false, Relaxed);
+    }
+
+    /// Nothing can be let go, and no checkpoint would change that.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.exhausted.load(Relaxed)
+    }
+}
+
+impl Store {
+    /// Figures about values that are in the block file only.
+    pub fn tier(&self) -> TierStatistics {
+        let tier = &self.shared.tier;
+        TierStatistics {
+            cold: self.shared.keyspace.cold(),
+            made_cold: tier.made_cold.load(Relaxed),
+            fetched: tier.fetched.load(Relaxed),
+            failed: tier.failed.load(Relaxed),
+        }
+    }
+
+    /// What the locations in a segment, which is held, are about.
+    pub(super) fn cold_values_of(&self, segment: usize) -> Option<View> {
+        self.shared.tier.view(segment)
+    }
+
+    /// Whether values become cold, or some are.
+    pub(super) fn is_tiered(&self) -> bool {
+        self.eviction_policy() == EvictionPolicy::Tier || self.shared.keyspace.cold() > 0
+    }
+
+    /// Whether a checkpoint is wanted because of what memory holds that no checkpoint has.
+    pub(super) fn wants_tier_checkpoint(&self) -> bool {
+        let limit = self.memory_limit_bytes();
+        if limit == 0 || self.eviction_policy() != EvictionPolicy::Tier {
+            return false;
+        }
+        let much = self.used_memory() > limit / 2
+            && self.logged_since_cut() > (limit / TIER_CHECKPOINT_PART) as u64;
+        much || self.shared.tier.wants_checkpoint()
+    }
+
+    /// Lets values go until memory is well within its limit, if it is near it. Returns whether it did anything.
+    pub(super) fn tier_down(&self) -> bool {
+        self.look_at_memory();
+        let (limit, tier) = (self.memory_limit_bytes(), &self.shared.tier);
+        let (start, stop) = (limit - limit / TIER_STARTS_AT_PART, limit - limit / TIER_STOPS_AT_PART);
+        if limit == 0 || self.used_memory() <= start {
+            tier.exhausted.store(false, Relaxed);
+            return false;
+        }
+        let mut did = false;
+        while self.used_memory() > stop && !tier.urgent.load(Relaxed) {
+            if self.let_some_go() == 0 {
+                self.nothing_to_let_go();
+                return did;
+            }
+            did = true;
+            tier.exhausted.store(false, Relaxed);
+            self.look_at_memory();
+            self.shared.log.wake_for_room();
+        }
+        did
+    }
+
+    /// Lets some values of the next segments go; returns the bytes, 0 when all segments had their turn in vain.
+    pub(super) fn let_some_go(&self) -> usize {
+        let (tier, segments) = (&self.shared.tier, self.shared.keyspace.segment_count());
+        // The hand of a segment may have stood anywhere: two turns see all of it.
+        for _ in 0..2 * segments {
+            let segment = tier.next_segment.fetch_add(1, Relaxed) % segments;
+            loop {
+                let Step { freed, came_round } = match self.let_go_in(segment) {
+                    Ok(step) => step,
+                    Err(error) => {
+                        tracing::error!(%error, "values cannot leave memory");
+                        Step { freed: 0, came_round: true }
+                    }
+                };
+                if freed > 0 {
+                    return freed;
+                }
+                if came_round {
+                    break;
+                }
+            }
+        }
+        0
+    }
+
+    /// What is in memory is newer than the checkpoint published last, or takes no room in values.
+    fn nothing_to_let_go(&self) {
+        let (tier, checkpoints) = (&self.shared.tier, &self.shared.checkpoints);
+        if checkpoints.is_running() {
+            return;
+        }
+        if self.is_dirty() && checkpoints.last_error().is_none() {
+            tier.wants_checkpoint.store(true, Relaxed);
+            checkpoints.wake();
+        } else {
+            tier.exhausted.store(true, Relaxed);
+            self.shared.log.wake_for_room();
+        }
+    }
+
+    /// Lets some values of one segment go.
+    fn let_go_in(&self, segment: usize) -> Result<Step> {
+        let (keyspace, tier) = (&self.shared.keyspace, &self.shared.tier);
+        let mut random = self.random_seed();
+        let mut next = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            random >> 20
+        };
+        let mut hold = keyspace.hold(SegmentSet::EMPTY, one(segment));
+        let (mut chosen, came_round) = hold.segment_mut(segment).choose_cold(TIER_SLICE, keyspace.hasher(), &mut next);
+        let view = tier.view(segment).or_else(|| self.pin_newest_checkpoint(segment));
+        drop(hold);
+        let Some(view) = view.filter(|_| !chosen.is_empty()) else { return Ok(Step { freed: 0, came_round }) };
+        chosen.sort_unstable_by_key(|candidate| (candidate.database, candidate.hash));
+        let located = locate(&view, &chosen)?;
+        let mut hold = keyspace.hold(SegmentSet::EMPTY, one(segment));
+        let is_same = tier.view(segment).is_some_and(|now| now.is_same(&view));
+        let held = hold.segment_mut(segment);
+        let gone: Vec<Entry> = if is_same {
+            let hasher = keyspace.hasher();
+            located.iter().filter_map(|(candidate, at)| held.make_cold(candidate, *at, hasher)).collect()
+        } else {
+            Vec::new()
+        };
+        drop(hold);
+        tier.made_cold.fetch_add(gone.len() as u64, Relaxed);
+        let freed = gone.iter().map(|entry| entry.borrow().allocated_bytes()).sum();
+        Ok(Step { freed, came_round })
+    }
+
+    /// Makes the newest checkpoint that of a segment, which is held for changes. `None` while one is being written.
+    fn pin_newest_checkpoint(&self, segment: usize) -> Option<View> {
+        let view = self.shared.checkpoints.try_file()?.view();
+        *self.shared.tier.views.get(segment)?.lock() = Some(view.clone());
+        Some(view)
+    }
+
+    /// A checkpoint was published: cold values are about it from now on. `moved` ascends by hash. Before its marks are
+    /// settled.
+    pub(super) fn follow_checkpoint(&self, view: &View, moved: &[Moved]) {
+        let (keyspace, is_tiered) = (&self.shared.keyspace, self.is_tiered());
+        let mut rest = moved;
+        for segment in keyspace.every_segment().iter() {
+            let count = keyspace.hash_end(segment).map_or(rest.len(), |end| rest.partition_point(|m| m.hash < end));
+            let (here, later) = rest.split_at(count);
+            rest = later;
+            let mut hold = keyspace.hold(SegmentSet::EMPTY, one(segment));
+            for Moved { database, hash, from, to } in here {
+                hold.segment_mut(segment).relocate(*database, *hash, *from, *to, keyspace.hasher());
+            }
+            let before = self.shared.tier.views.get(segment).map(|now| {
+                std::mem::replace(&mut *now.lock(), is_tiered.then(|| view.clone()))
+            });
+            drop(hold);
+            // The last reader of a checkpoint gives its tables back.
+            drop(before);
+        }
+    }
+}
+
+/// Where the records of candidates, which are in order, stand; those that cannot be told from another key are left out.
+fn locate(view: &View, chosen: &[ColdCandidate]) -> Result<Vec<(ColdCandidate, Location)>> {
+    let mut located = Vec::with_capacity(chosen.len());
+    for group in chosen.chunk_by(|a, b| a.database == b.database) {
+        let hashes: Vec<u64> = group.iter().map(|candidate| candidate.hash).collect();
+        let database = group.first().map_or(DatabaseId(0), |candidate| candidate.database);
+        let mut rest = group.iter();
+        view.locate(database, &hashes, &mut |hash, location| {
+            if let Some(candidate) = rest.find(|candidate| candidate.hash == hash) {
+                located.push((*candidate, location));
+            }
+        })?;
+    }
+    Ok(located)
+}

@@ -1,0 +1,224 @@
+//! The policy "tier": values leave memory, and every command answers as if they had not.
+//!
+//! The stores here have no allocator to ask, so what counts is what they count themselves: entries and tables.
+
+mod support;
+
+use bowline::{Error, EvictionPolicy, MemoryLimit, Options, Store};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::path::Path;
+use support::{HandClock, Session, options};
+
+const LIMIT: usize = 96 * 1024;
+
+fn tiered(directory: &Path, bytes: usize) -> Options {
+    let mut options = options(directory, &HandClock::at(1_800_000_000_000));
+    options.memory_limit = MemoryLimit { bytes, policy: EvictionPolicy::Tier };
+    options
+}
+
+fn value(number: u32, bytes: usize) -> String {
+    let letters = (0..bytes).map(|at| char::from(b'a' + ((number as usize * 31 + at * at) % 26) as u8));
+    letters.collect()
+}
+
+/// A store with `keys` keys of 1000 bytes each under a limit of [`LIMIT`], most of them cold.
+fn filled(directory: &Path, keys: u32) -> Store {
+    let store = Store::open(tiered(directory, LIMIT)).expect("a new store");
+    for number in 0..keys {
+        store.put(format!("key:{number}").as_bytes(), value(number, 1000).as_bytes()).expect("a put");
+    }
+    store.checkpoint().expect("a checkpoint");
+    while store.turn() {}
+    assert!(store.memory().used <= LIMIT, "{:?}", store.memory());
+    assert!(store.tier().cold > keys as usize / 2, "{:?}", store.tier());
+    store
+}
+
+#[test]
+fn ten_times_as_much_as_memory_holds_is_kept_and_read_back() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = filled(directory.path(), 1000);
+    for number in (0..1000).rev() {
+        let found = store.get(format!("key:{number}").as_bytes()).expect("a read");
+        assert_eq!(found.as_deref(), Some(value(number, 1000).as_bytes()), "key {number}");
+        assert!(store.memory().used <= LIMIT + 2000, "{:?}", store.memory());
+    }
+    assert!(store.tier().fetched >= 900, "{:?}", store.tier());
+}
+
+#[test]
+fn a_start_leaves_in_the_file_what_memory_has_no_room_for() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    filled(directory.path(), 1000).close().expect("a clean close");
+    let store = Store::open(tiered(directory.path(), LIMIT)).expect("the store again");
+    assert!(store.memory().used <= LIMIT, "{:?}", store.memory());
+    assert!(store.tier().cold > 900, "{:?}", store.tier());
+    assert_eq!(store.len().expect("a count"), 1000);
+    let met: BTreeMap<Vec<u8>, Vec<u8>> =
+        store.iter().map(|found| found.map(|(key, entry)| (key, entry.value)).expect("an entry")).collect();
+    assert_eq!(met.len(), 1000);
+    for number in 0..1000 {
+        assert_eq!(met.get(format!("key:{number}").as_bytes()).map(Vec::as_slice), Some(value(number, 1000).as_bytes()));
+    }
+}
+
+#[test]
+fn what_was_logged_after_the_checkpoint_finds_the_values_that_it_changes() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = filled(directory.path(), 300);
+    let mut session = Session::new(&store);
+    session.run(&["APPEND key:1 more", "SETRANGE key:2 0 new", "EXPIRE key:3 1000", "RENAME key:4 other"]);
+    drop(session);
+    store.close_without_checkpoint().expect("a close");
+    let store = Store::open(tiered(directory.path(), LIMIT)).expect("the store again");
+    let get = |key: &str| String::from_utf8(store.get(key.as_bytes()).expect("a read").expect("a value")).expect("text");
+    assert_eq!(get("key:1"), value(1, 1000) + "more");
+    assert_eq!(get("key:2"), "new".to_owned() + &value(2, 1000)[3..]);
+    assert_eq!((get("key:3"), get("other")), (value(3, 1000), value(4, 1000)));
+    assert_eq!(store.get(b"key:4").expect("a read"), None);
+    assert!(store.get_entry(b"key:3").expect("a read").expect("an entry").expires.is_some());
+}
+
+#[test]
+fn commands_that_need_no_value_read_none() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = filled(directory.path(), 300);
+    let mut session = Session::new(&store);
+    let all: Vec<String> = (0..300).map(|number| format!("key:{number}")).collect();
+    let exists = "EXISTS ".to_owned() + &all.join(" ");
+    assert_eq!(session.run(&[&exists]), ":300\r\n");
+    assert_eq!(session.run(&["TTL key:5", "TYPE key:5", "STRLEN missing"]), ":-1\r\n+string\r\n:0\r\n");
+    let set: Vec<String> = all.iter().take(50).map(|key| format!("SET {key} short")).collect();
+    let set: Vec<&str> = set.iter().map(String::as_str).collect();
+    assert_eq!(session.run(&set), "+OK\r\n".repeat(50));
+    let del = "DEL ".to_owned() + &all[50..].join(" ");
+    assert_eq!(session.run(&[&del]), ":250\r\n");
+    assert_eq!((store.tier().fetched, store.tier().cold), (0, 0), "{:?}", store.tier());
+}
+
+#[test]
+fn a_transaction_that_meets_a_cold_value_runs_once_and_whole() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = filled(directory.path(), 300);
+    let mut session = Session::new(&store);
+    for number in 0..300 {
+        let reply = session.transaction(&["INCR count", &format!("STRLEN key:{number}"), "INCR count"], &[]);
+        assert_eq!(reply, format!("*3\r\n:{}\r\n:1000\r\n:{}\r\n", 2 * number + 1, 2 * number + 2));
+    }
+    assert!(store.tier().fetched >= 150, "{:?}", store.tier());
+}
+
+#[test]
+fn writes_are_refused_when_nothing_is_left_to_let_go() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(tiered(directory.path(), LIMIT)).expect("a new store");
+    let refused = (0..100_000u32).find_map(|number| store.put(&[&number.to_le_bytes()[..], &[7; 100]].concat(), b"1").err());
+    assert!(matches!(refused, Some(Error::OutOfMemory { .. })), "{refused:?}");
+    store.delete(&[&0u32.to_le_bytes()[..], &[7; 100]].concat()).expect("a delete");
+}
+
+#[test]
+fn a_damaged_value_is_named_and_the_others_are_read() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    filled(directory.path(), 300).close().expect("a clean close");
+    let store = Store::open(tiered(directory.path(), LIMIT)).expect("the store again");
+    let mut session = Session::new(&store);
+    let usage = |session: &mut Session, number: u32| session.run(&[&format!("MEMORY USAGE key:{number}")]);
+    let cold = (0..300).find(|number| usage(&mut session, *number).len() < 6).expect("a cold value takes two digits of bytes");
+    let key = format!("key:{cold}");
+    let path = directory.path().join("store.blocks");
+    let mut bytes = std::fs::read(&path).expect("the block file");
+    let needle = key.clone() + &value(cold, 1000);
+    let at = bytes.windows(needle.len()).position(|window| window == needle.as_bytes()).expect("its record");
+    bytes[at] ^= 1;
+    std::fs::write(&path, &bytes).expect("the block file, damaged");
+    let get = format!("GET {key}");
+    let reply = session.run(&[&get]);
+    assert!(reply.starts_with("-ERR the value cannot be read back") && reply.contains("store.blocks"), "{reply}");
+    assert_eq!(session.run(&[&get, &format!("TYPE {key}")]), reply + "+string\r\n");
+    assert!(matches!(store.get(key.as_bytes()), Err(Error::Unreadable { .. })));
+    assert_eq!(session.run(&[&format!("SET {key} anew"), &get]), "+OK\r\n$4\r\nanew\r\n");
+    let sound = (0..300).filter(|number| store.get(format!("key:{number}").as_bytes()).is_ok()).count();
+    assert!(sound >= 290, "{sound} of 300 can be read");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Run(String),
+    Transaction(Vec<String>),
+    Checkpoint,
+    Turn,
+    Reopen { checkpoint: bool },
+}
+
+fn command() -> impl Strategy<Value = String> {
+    let key = || (0u32..200).prop_map(|number| format!("k{number}"));
+    prop_oneof![
+        12 => (key(), any::<u32>(), 1usize..1500).prop_map(|(key, seed, bytes)| format!("SET {key} {}", value(seed, bytes))),
+        2 => (key(), any::<u32>(), 1usize..900).prop_map(|(key, seed, bytes)| format!("SET {key} {} GET", value(seed, bytes))),
+        12 => key().prop_map(|key| format!("GET {key}")),
+        3 => (key(), 1usize..300).prop_map(|(key, bytes)| format!("APPEND {key} {}", value(3, bytes))),
+        2 => (key(), 0usize..2000).prop_map(|(key, offset)| format!("SETRANGE {key} {offset} changed")),
+        2 => key().prop_map(|key| format!("DEL {key}")),
+        2 => (key(), key()).prop_map(|(from, to)| format!("RENAME {from} {to}")),
+        2 => (key(), key()).prop_map(|(from, to)| format!("COPY {from} {to} REPLACE")),
+        2 => (key(), 1u32..900).prop_map(|(key, seconds)| format!("EXPIRE {key} {seconds}")),
+        1 => key().prop_map(|key| format!("PERSIST {key}")),
+        1 => key().prop_map(|key| format!("GETDEL {key}")),
+        1 => key().prop_map(|key| format!("STRLEN {key}")),
+        1 => key().prop_map(|key| format!("EXPIRETIME {key}")),
+        1 => proptest::collection::vec(key(), 1..8).prop_map(|keys| format!("MGET {}", keys.join(" "))),
+        1 => Just("SWAPDB 0 1".to_owned()),
+        1 => key().prop_map(|key| format!("MOVE {key} 1")),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        30 => command().prop_map(Step::Run),
+        3 => proptest::collection::vec(command(), 1..4).prop_map(Step::Transaction),
+        2 => Just(Step::Checkpoint),
+        3 => Just(Step::Turn),
+        1 => any::<bool>().prop_map(|checkpoint| Step::Reopen { checkpoint }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    /// The same steps on a store that keeps everything in memory.
+    #[test]
+    fn replies_are_those_of_a_store_that_has_all_in_memory(steps in proptest::collection::vec(step(), 50..400)) {
+        let (small, large) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let open = |limit| {
+            let directory = if limit == 0 { &large } else { &small };
+            Session::new(&Store::open(tiered(directory.path(), limit)).expect("a store"))
+        };
+        let (mut tiered, mut whole) = (open(LIMIT), open(0));
+        let mut cold = 0;
+        for step in steps {
+            match step {
+                Step::Run(command) => prop_assert_eq!(tiered.run(&[&command]), whole.run(&[&command]), "{:.60}", command),
+                Step::Transaction(commands) => {
+                    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+                    prop_assert_eq!(tiered.transaction(&commands, &[]), whole.transaction(&commands, &[]));
+                }
+                Step::Checkpoint => tiered.store.checkpoint().expect("a checkpoint"),
+                Step::Turn => _ = tiered.store.turn(),
+                Step::Reopen { checkpoint } => {
+                    let Session { store, executor, .. } = tiered;
+                    drop(executor);
+                    let closed = if checkpoint { store.close() } else { store.close_without_checkpoint() };
+                    closed.expect("a close");
+                    tiered = open(LIMIT);
+                }
+            }
+            cold = cold.max(tiered.store.tier().cold);
+        }
+        for number in 0..200 {
+            let command = format!("GET k{number}");
+            prop_assert_eq!(tiered.run(&[&command]), whole.run(&[&command]));
+        }
+    }
+}
