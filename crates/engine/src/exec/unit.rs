@@ -334,7 +334,7 @@ fn settle(store: &Store, room: usize, appended: usize) {
     }
 }
 
-fn whole(planned: &Planned) -> bool {
+pub(super) fn whole(planned: &Planned) -> bool {
     planned.command.info.flags.has(Flags::WHOLE)
 }
 

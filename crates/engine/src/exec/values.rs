@@ -4,6 +4,7 @@
 //! value at its third command has not run its first. Whoever needs one asks for all that the rest of its pipeline needs, so
 //! that the disk is read for many at once. Not here: reading (`store::fetch`).
 
+use super::unit::whole;
 use super::{Executor, Planned, Request};
 use crate::command::PlannedKey;
 use crate::error::Error;
@@ -35,17 +36,24 @@ fn reads_values(request: &Request<'_>, planned: &Planned) -> bool {
     (planned.command.reads_values)(planned.args(request.buffer, request.ranges))
 }
 
-/// The cold values that commands need, in whatever database: a SWAPDB among them may bring it up. Their segments are held.
+/// The cold values that commands need. Their segments are held.
 fn cold_values<'h>(
     hold: &'h Hold<'_>,
     request: &'h Request<'h>,
     commands: &'h [Planned],
 ) -> impl Iterator<Item = (Wanted, ColdValue)> {
-    let reading = commands.iter().filter(|planned| reads_values(request, planned));
-    reading.flat_map(|planned| planned.keys(request)).flat_map(|key| {
-        let hash = hold.keyspace().hash(key);
-        let tables = hold.segment(hold.keyspace().segment_of(hash)).tables();
-        tables.filter_map(move |(database, table)| {
+    let keyspace = hold.keyspace();
+    // A SWAPDB among them may bring the values of any database up.
+    let any_database = commands.iter().any(|planned| whole(planned) && planned.command.is_write());
+    let reading = commands.iter().enumerate().filter(|(_, planned)| reads_values(request, planned));
+    let keys = reading.flat_map(move |(index, planned)| {
+        let id = keyspace.databases.id(request.database_of(index));
+        planned.keys(request).map(move |key| (id, key))
+    });
+    keys.flat_map(move |(id, key)| {
+        let hash = keyspace.hash(key);
+        let tables = hold.segment(keyspace.segment_of(hash)).tables();
+        tables.filter(move |(database, _)| any_database || *database == id).filter_map(move |(database, table)| {
             let cold = table.cold_value(hash, key)?;
             Some((Wanted { database, hash, key: key.into() }, cold))
         })
