@@ -8,9 +8,9 @@ use super::unit::whole;
 use super::{Executor, Planned, Request};
 use crate::command::PlannedKey;
 use crate::error::Error;
+use crate::keyspace::cold::ColdValue;
 use crate::keyspace::{Hold, SegmentSet};
 use crate::limits::FETCH_VALUES_MAX;
-use crate::keyspace::cold::ColdValue;
 use crate::store::{Store, Wanted};
 
 /// Why a unit cannot run yet.
@@ -61,12 +61,7 @@ fn cold_values<'h>(
 }
 
 /// What a unit, whose segments are held, needs and memory does not have.
-pub(super) fn missing(
-    store: &Store,
-    hold: &Hold<'_>,
-    request: &Request<'_>,
-    unit: &[Planned],
-) -> Option<Missing> {
+pub(super) fn missing(store: &Store, hold: &Hold<'_>, request: &Request<'_>, unit: &[Planned]) -> Option<Missing> {
     if store.keyspace().cold() == 0 {
         return None;
     }
@@ -80,7 +75,11 @@ pub(super) fn missing(
     // A single value is fetched whatever its size: it was in memory when it was written.
     let limit = store.fetch_bytes_max();
     if count > 1 && bytes > limit {
-        return Some(Missing::Refused(Error::TooLarge { what: "the sum of the values to be read", found: bytes, limit }));
+        return Some(Missing::Refused(Error::TooLarge {
+            what: "the sum of the values to be read",
+            found: bytes,
+            limit,
+        }));
     }
     (count > 0).then_some(Missing::Cold)
 }

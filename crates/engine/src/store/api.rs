@@ -338,7 +338,9 @@ impl Iter<'_> {
         drop(hold);
         for (key, value) in cold {
             let unreadable = |error: Error| Error::Unreadable { cause: error.to_string() };
-            let Some(view) = &view else { unreachable!("a segment with cold values has the checkpoint that they are in") };
+            let Some(view) = &view else {
+                unreachable!("a segment with cold values has the checkpoint that they are in")
+            };
             let entry = view.read_cold(&value, keyspace.databases.id(0), &key).map_err(unreadable)?;
             self.found.push((key, EntryInfo::new(entry.borrow())));
         }

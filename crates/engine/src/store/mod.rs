@@ -30,8 +30,8 @@ pub use api::{EntryInfo, Iter};
 pub use batch::Batch;
 pub use check::{BlockFileCheck, StoreCheck, check_store, inspect_block_file};
 pub use checkpoints::{Between, CheckpointPolicy, CheckpointStatistics};
-pub use fetch::{Fetch, Waker};
 pub use eviction::{MemoryGauge, MemoryInUse, MemoryLimit, MemoryStatistics};
+pub use fetch::{Fetch, Waker};
 pub use options::{OnFailure, Options};
 pub use restore::{
     RestoreError, RestoreProgress, RestoreRequest, Restored, Target, check_no_unfinished_restore, restore,
@@ -59,10 +59,10 @@ pub(crate) use eviction::MemoryRoom;
 pub(crate) use fetch::Wanted;
 use parking_lot::Mutex;
 use scrub::Scrub;
-use tier::Tier;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use tier::Tier;
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 

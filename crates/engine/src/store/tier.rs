@@ -132,8 +132,7 @@ impl Store {
         if limit == 0 || self.eviction_policy() != EvictionPolicy::Tier {
             return false;
         }
-        let much = self.used_memory() > limit / 2
-            && self.logged_since_cut() > (limit / TIER_CHECKPOINT_PART) as u64;
+        let much = self.used_memory() > limit / 2 && self.logged_since_cut() > (limit / TIER_CHECKPOINT_PART) as u64;
         much || self.shared.tier.wants_checkpoint()
     }
 
@@ -250,9 +249,12 @@ impl Store {
             for Moved { database, hash, from, to } in here {
                 hold.segment_mut(segment).relocate(*database, *hash, *from, *to, keyspace.hasher());
             }
-            let before = self.shared.tier.views.get(segment).map(|now| {
-                std::mem::replace(&mut *now.lock(), is_tiered.then(|| view.clone()))
-            });
+            let before = self
+                .shared
+                .tier
+                .views
+                .get(segment)
+                .map(|now| std::mem::replace(&mut *now.lock(), is_tiered.then(|| view.clone())));
             drop(hold);
             // The last reader of a checkpoint gives its tables back.
             drop(before);

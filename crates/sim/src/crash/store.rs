@@ -42,8 +42,13 @@ pub enum Shape {
 }
 
 /// How replies begin that say that nothing was done.
-const REFUSALS: [&[u8]; 5] =
-    [b"-MISCONF", b"-ERR the block file", b"-OOM", b"-EXECABORT Transaction discarded because of: OOM", b"-ERR the sum of"];
+const REFUSALS: [&[u8]; 5] = [
+    b"-MISCONF",
+    b"-ERR the block file",
+    b"-OOM",
+    b"-EXECABORT Transaction discarded because of: OOM",
+    b"-ERR the sum of",
+];
 /// What a reply says of a value that cannot be read.
 const UNREADABLE: &[u8] = b"the value cannot be read back";
 
