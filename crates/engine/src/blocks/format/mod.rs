@@ -10,7 +10,7 @@
 //!     table page: for every block its kind and, for data and chunks, its crc ------------------> data and chunk blocks
 //!
 //!  block header (16 bytes: data, chunk, leaf, table page, manifest)
-//!    0 kind u8    1 flags u8 (0; kinds of compression)    2 detail u16    4 its own block number u32    8 sequence u64
+//!    0 kind u8    1 flags u8 (0)    2 detail u16    4 its own block number u32    8 sequence u64
 //! ```
 //!
 //! Little-endian; every crc is CRC-32C over the whole block. A block is `block bytes` long, a power of two from 4096 to

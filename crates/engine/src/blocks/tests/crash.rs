@@ -4,6 +4,7 @@
 //! Method: one scripted workload is traced; for every prefix of its calls, what was synced is kept and of each sector
 //! written since any content it had; the file is opened, checked and compared. Replay: SEED=<n>.
 
+use super::compression::KINDS;
 use super::disk::Traced;
 use super::*;
 
@@ -75,7 +76,8 @@ fn workload(disk: &MemoryDisk, geometry: &Geometry) -> Vec<(usize, Contents)> {
     let mut published = vec![(0, model.clone())];
     for round in 0..14u64 {
         let before = model.clone();
-        let options = CheckpointOptions { sync_bytes: 60_000, compact_bytes: 100_000, put_bytes: None };
+        let compression = KINDS[round as usize % KINDS.len()];
+        let options = CheckpointOptions { sync_bytes: 60_000, compact_bytes: 100_000, put_bytes: None, compression };
         let mut checkpoint = file.begin(&STRONG, &options).unwrap();
         if round == 9 {
             checkpoint.start_empty();

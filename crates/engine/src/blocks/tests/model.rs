@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::compression::KINDS;
 use super::*;
 
 #[derive(Clone, Debug)]
@@ -168,10 +169,11 @@ fn checkpoint(
 fn run(rounds: Vec<Round>, hashes: Weak, geometry: Geometry, compact_bytes: u64) {
     let disk = MemoryDisk::default();
     let mut file = create(&disk, &geometry);
-    let options = CheckpointOptions { sync_bytes: 100_000, compact_bytes, put_bytes: Some(0) };
     let (mut model, mut believed) = (Contents::new(), Believed::new());
     let mut pinned: Option<(View, Contents)> = None;
     for (number, round) in rounds.iter().enumerate() {
+        let compression = KINDS[number % KINDS.len()];
+        let options = CheckpointOptions { sync_bytes: 100_000, compact_bytes, put_bytes: Some(0), compression };
         let (before, view) = (model.clone(), file.view());
         if let End::Fail(call) = round.end {
             let mut state = disk.state();
