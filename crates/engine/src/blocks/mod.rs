@@ -19,7 +19,7 @@
 mod check;
 mod checkpoint;
 mod compaction;
-mod compression;
+pub(crate) mod compression;
 mod device;
 pub(crate) mod format;
 mod index;
