@@ -126,6 +126,7 @@ def test_a_backup_of_a_compressed_file_is_restored(make_node, tmp_path):
         client.execute_command("SAVE")
     backup = tmp_path / "backup.bowline"
     subprocess.run([nodes.KV_CLIENT, f"--server=127.0.0.1:{node.port}", "backup", backup], check=True, capture_output=True)
+    node.kill()
     assert os.path.getsize(backup) > used_bytes(node), "a backup holds plain values"
     restored = make_node("--compression", "lz4", "--restore", backup)
     restored.launch()

@@ -346,7 +346,10 @@ fn first_life(
     plan: impl FnOnce(&SimDisk),
 ) -> Result<(SimDisk, SimClock, StoreHistory, End), Problem> {
     let (disk, clock) = (SimDisk::new(seed), SimClock::new(START_WALL_MS));
-    let mut history = StoreHistory { shape: Shape::of(seed), turn: seed / SHAPES, ..StoreHistory::default() };
+    let shape = Shape::of(seed);
+    // Compressed, large values would not let the file grow.
+    let turn = if shape == Shape::Growing { 0 } else { seed / SHAPES };
+    let mut history = StoreHistory { shape, turn, ..StoreHistory::default() };
     plan(&disk);
     let mut random = Random::for_part(seed, 1);
     let actions = 100 + random.below(300) as u32;
