@@ -58,7 +58,7 @@ pub fn block_record(data: &[u8]) {
     if let Some(record) = ReadRecord::decode(data) {
         assert!((1..=data.len()).contains(&record.bytes), "a record lies within its bytes");
         if let Body::Inline { value: StoredValue::Compressed(value), .. } = record.body {
-            let given = decompressor.value(&value);
+            let given = decompressor.value(&value, None);
             assert!(
                 given.is_none_or(|plain| plain.len() == value.plain_bytes),
                 "a value is as long as its record says"

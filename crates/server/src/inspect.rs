@@ -56,7 +56,10 @@ fn describe(path: &Path, superblock: &Superblock, found: FoundSuperblocks, inspe
     for (name, values) in &inspection.values {
         let ValueBytes { count, plain_bytes, stored_bytes } = *values;
         let percent = (stored_bytes * 100).checked_div(plain_bytes).unwrap_or(100);
-        let _ = writeln!(text, "  {name:<14} {count:>10}  {plain_bytes} bytes, stored in {stored_bytes} ({percent} %)");
+        let _ = writeln!(text, "  {name:<16} {count:>10}  {plain_bytes} bytes, stored in {stored_bytes} ({percent} %)");
+    }
+    if inspection.dictionary_bytes > 0 {
+        let _ = writeln!(text, "  a dictionary of {} bytes", inspection.dictionary_bytes);
     }
     let (fewest, most) = inspection.leaf_entries;
     let _ = writeln!(text, "\nindex: {} leaves of {fewest} to {most} entries", inspection.leaves);

@@ -58,8 +58,11 @@ pub struct Inspection {
     pub databases: Vec<(DatabaseId, u64)>,
     /// The biggest entries: database, key, and bytes of key and value.
     pub biggest: Vec<(DatabaseId, Vec<u8>, u64)>,
-    /// Values by how they stand in the file: "plain", "lz4", "zstd"; kinds that there are none of are left out.
+    /// Values by how they stand in the file: "plain", "lz4", "zstd", "zstd, dictionary"; kinds that there are none of are
+    /// left out.
     pub values: Vec<(&'static str, ValueBytes)>,
+    /// Bytes of the dictionary that values are compressed with; 0 without one.
+    pub dictionary_bytes: u64,
 }
 
 /// How many values there are and what they take.
@@ -275,6 +278,7 @@ impl View {
         inspection.leaf_entries = (leaves().min().unwrap_or(0), leaves().max().unwrap_or(0));
         inspection.biggest = self.biggest(hashes)?;
         inspection.values = self.values(hashes)?;
+        inspection.dictionary_bytes = published.dictionary.as_ref().map_or(0, |it| it.bytes().len() as u64);
         Ok(inspection)
     }
 

@@ -90,6 +90,7 @@ pub struct Checkpoint<'a> {
     pub(super) compaction: Compaction,
     pub(super) is_published: bool,
     pub(super) compressor: Compressor,
+    compression: Compression,
     /// What was put and removed since the last range ended.
     changes: Vec<Change>,
     options: MergeOptions,
@@ -118,7 +119,8 @@ impl<'a> Checkpoint<'a> {
             merges: BTreeMap::new(),
             compaction,
             is_published: false,
-            compressor: Compressor::new(options.compression),
+            compressor: Compressor::new(options.compression, base.dictionary.clone(), file.may_train()),
+            compression: options.compression,
             changes: Vec::new(),
             options: merge,
             last: None,
@@ -137,6 +139,8 @@ impl<'a> Checkpoint<'a> {
         self.writer.start_empty();
         self.directories.clear();
         self.compaction = Compaction::default();
+        // No record refers to the dictionary any more; what comes may be of another kind.
+        self.compressor = Compressor::new(self.compression, None, self.file.may_train());
     }
 
     /// Forgets every entry that the checkpoint before has of a database (FLUSHDB); one that is not there is fine.

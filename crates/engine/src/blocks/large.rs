@@ -92,7 +92,7 @@ impl<'c, 'a> LargePut<'c, 'a> {
         let Record { database, version, created, expire_at, key, .. } = *record;
         let head = Record { database, key: &[], value: Value::Bytes(&[]), version, created, expire_at };
         let key_bytes = key.len() as u64;
-        let stored_max = match checkpoint.compressor.method() {
+        let stored_max = match checkpoint.compressor.part_method() {
             Some(_) => parts_bytes_max(value_bytes),
             None => value_bytes,
         };
@@ -123,7 +123,7 @@ impl<'c, 'a> LargePut<'c, 'a> {
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         assert!(bytes.len() as u64 <= self.remaining, "the value is no longer than was announced");
         self.remaining -= bytes.len() as u64;
-        if self.checkpoint.compressor.method().is_none() {
+        if self.checkpoint.compressor.part_method().is_none() {
             return self.body.write(bytes, &mut self.checkpoint.writer);
         }
         while !bytes.is_empty() {
@@ -164,7 +164,7 @@ impl<'c, 'a> LargePut<'c, 'a> {
         if !self.part.is_empty() {
             self.close_part(0)?;
         }
-        let value = match self.checkpoint.compressor.method() {
+        let value = match self.checkpoint.compressor.part_method() {
             Some(method) => {
                 ChunkedValue { stored_bytes: self.parts_bytes, compression: Some((method, self.value_bytes)) }
             }

@@ -21,6 +21,7 @@ mod checkpoint;
 mod compaction;
 pub(crate) mod compression;
 mod device;
+mod dictionary;
 pub(crate) mod format;
 mod index;
 mod large;
@@ -332,7 +333,7 @@ fn write_empty(device: &Device, superblock: &Superblock, is_device: bool) -> Res
     }
     let pages = table.page_count() as u32;
     let first_manifest = SUPERBLOCKS + pages;
-    let manifest_bytes = manifest::encoded_bytes(0, pages as usize, std::iter::empty());
+    let manifest_bytes = manifest::encoded_bytes(0, 0, pages as usize, std::iter::empty());
     let manifest_blocks = manifest_bytes.div_ceil(manifest::payload_bytes(block_bytes)) as u32;
     for block in SUPERBLOCKS..first_manifest + manifest_blocks {
         let kind = if block < first_manifest { BlockKind::Table } else { BlockKind::Manifest };

@@ -3,6 +3,7 @@
 
 use super::compression::Decompressor;
 use super::device::{Device, ReadBuffer};
+use super::dictionary::Dictionary;
 use super::format::extent;
 use super::format::leaf::{code_bytes, size_code};
 use super::format::record::{Body, ChunkList, ChunkRef, ReadRecord, Record, StoredValue, chunks_of};
@@ -17,6 +18,8 @@ use crate::keyspace::entry::Value;
 pub(crate) struct Records<'a> {
     pub(crate) device: &'a Device,
     pub(crate) table: &'a BlockTable,
+    /// The file's.
+    pub(crate) dictionary: Option<&'a Dictionary>,
 }
 
 /// What large and compressed values are read with; kept from one to the next.
@@ -103,7 +106,7 @@ impl Records<'_> {
         match record.body {
             Body::Inline { key, value: StoredValue::Plain(value) } => Ok(visit(record.with(key, value))),
             Body::Inline { key, value: StoredValue::Compressed(value) } => {
-                let plain = buffer.decompressor.value(&value).ok_or_else(no_value)?;
+                let plain = buffer.decompressor.value(&value, self.dictionary).ok_or_else(no_value)?;
                 Ok(visit(record.with(key, Value::Bytes(plain))))
             }
             Body::Chunked { key_bytes, value, list } => {

@@ -203,7 +203,8 @@ impl View {
     }
 
     pub(super) fn records(&self) -> Records<'_> {
-        Records { device: &self.device, table: &self.published.table }
+        let Published { table, dictionary, .. } = &*self.published;
+        Records { device: &self.device, table, dictionary: dictionary.as_deref() }
     }
 }
 

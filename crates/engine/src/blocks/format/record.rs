@@ -1,15 +1,18 @@
 //! A record: one entry with all that belongs to it, in the stream of a data extent.
 //!
 //! ```text
-//!  record   flags u8          bit 0 integer, 1 expires, 2 chunked, 3 to 6 compression (0 none, 1 lz4, 2 zstd), 7 set
+//!  record   flags u8          bit 0 integer, 1 expires, 2 chunked, 3 to 6 compression (below), 7 set
 //!           database varint   key bytes varint   value bytes varint (as stored)
 //!           plain bytes varint                    only with compression: those of the value itself
 //!           version u64       created: zigzag varint of (the version's second - created)
 //!           expiry u64 ms     only with bit 1
-//!           key | value       without bit 2; a value with bit 0 is an i64 in 1 to 8 little-endian bytes, with lz4 a
-//!                             block of that format, with zstd a frame; the value itself is at most 48 KiB long
+//!           key | value       without bit 2; a value with bit 0 is an i64 in 1 to 8 little-endian bytes, a compressed
+//!                             one is itself at most 48 KiB long
 //!           depth u8 | list bytes varint | count varint | chunks: block u32, blocks u8, ...      with bit 2
 //! ```
+//!
+//! Compression is 0 for none, 1 for a block of LZ4, 2 for a frame of Zstandard, 3 for one that needs the dictionary in
+//! the manifest (not in chunks).
 //!
 //! A record whose flags are 0 ends the stream: what follows is padding. The *body* of a chunked record is its key and
 //! its value, one behind the other, in the streams of chunk extents: all full but the last. With depth 1 the record
@@ -97,6 +100,8 @@ pub(crate) enum Method {
     Lz4 = 1,
     /// A frame of Zstandard.
     Zstd = 2,
+    /// The same with the file's dictionary.
+    ZstdDictionary = 3,
 }
 
 /// The value of a record in one piece.
@@ -304,13 +309,14 @@ impl<'a> Part<'a> {
 }
 
 impl Method {
-    const ALL: [Method; 2] = [Method::Lz4, Method::Zstd];
+    const ALL: [Method; 3] = [Method::Lz4, Method::Zstd, Method::ZstdDictionary];
 
     /// As people call it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Method::Lz4 => "lz4",
             Method::Zstd => "zstd",
+            Method::ZstdDictionary => "zstd, dictionary",
         }
     }
 }
@@ -368,6 +374,9 @@ impl<'a> ChunkList<'a> {
 fn read_compression(flags: u8, reader: &mut Reader<'_>) -> Option<(Method, u64)> {
     let number = (flags & COMPRESSION) >> COMPRESSION_SHIFT;
     let method = Method::ALL.into_iter().find(|method| *method as u8 == number)?;
+    if flags & CHUNKED != 0 && method == Method::ZstdDictionary {
+        return None;
+    }
     let plain_bytes = reader.varint()?;
     (plain_bytes <= VALUE_BYTES_MAX as u64).then_some((method, plain_bytes))
 }
@@ -481,7 +490,7 @@ mod tests {
 
     #[test]
     fn the_numbers_of_methods_are_fixed() {
-        assert_eq!(Method::ALL.map(|method| method as u8), [1, 2]);
+        assert_eq!(Method::ALL.map(|method| method as u8), [1, 2, 3]);
     }
 
     #[test]
@@ -512,7 +521,7 @@ mod tests {
         );
         for number in 0..16u8 {
             bytes[0] = PRESENT | number << COMPRESSION_SHIFT;
-            let known = number == 1 || number == 2;
+            let known = (1..=3).contains(&number);
             assert_eq!(matches!(ReadRecord::decode(&bytes), Some(read) if read.is_compressed()), known, "{number}");
             bytes[0] |= INTEGER;
             assert!(number == 0 || ReadRecord::decode(&bytes).is_none());
@@ -556,9 +565,8 @@ mod tests {
         #[test]
         fn every_compressed_record_comes_back(
             key in prop::collection::vec(any::<u8>(), 0..300), value in prop::collection::vec(any::<u8>(), 0..300),
-            plain_bytes in 0..=INLINE_BYTES_MAX, zstd: bool, expire_at: Option<u64>,
+            plain_bytes in 0..=INLINE_BYTES_MAX, method in prop::sample::select(&Method::ALL), expire_at: Option<u64>,
         ) {
-            let method = if zstd { Method::Zstd } else { Method::Lz4 };
             let (record, value) = (Record { key: &key, expire_at, ..SMALL }, CompressedValue { method, plain_bytes, bytes: &value });
             let mut bytes = Vec::new();
             encode_compressed(&record, &value, &mut bytes);

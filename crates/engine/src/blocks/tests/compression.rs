@@ -5,16 +5,31 @@ use crate::blocks::format::record::{Body, PART_BYTES_MAX};
 use crate::blocks::format::table::TableEntry;
 use crate::blocks::records::Records;
 
-pub(super) const KINDS: [Compression; 3] = [Compression::None, Compression::Lz4, Compression::Zstd { level: 1 }];
+pub(in crate::blocks) const KINDS: [Compression; 3] =
+    [Compression::None, Compression::Lz4, Compression::Zstd { level: 1 }];
 
 /// Bytes that nothing makes smaller.
-pub(super) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+pub(in crate::blocks) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as u8
     };
     (0..bytes).map(|_| next()).collect()
+}
+
+/// A short text that has much in common with the others, and too little in itself to become smaller.
+pub(in crate::blocks) fn short_text(number: u64) -> Vec<u8> {
+    let state = (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let (user, host, score) = (state >> 40, state >> 20 & 0xFFFF, state & 0xFFF);
+    format!(
+        "{{\"id\":{number},\"user\":\"{user:x}\",\"mail\":\"m{host:x}@host.example\",\"score\":{score},\"open\":true}}"
+    )
+    .into_bytes()
+}
+
+fn short_texts(keys: std::ops::Range<u64>, seed: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
+    keys.map(|number| (format!("key:{number}").into_bytes(), short_text(number * 31 + seed))).collect()
 }
 
 fn text(bytes: usize, seed: usize) -> Vec<u8> {
@@ -183,7 +198,7 @@ fn read_with_each_byte_wrong(disk: &MemoryDisk, view: &View, block: u32, bytes: 
             let entry = table.get(block);
             let kind = entry.kind().expect("a block in use");
             table.set(block, TableEntry::extent(kind, crc, entry.place(), entry.extent_blocks(), entry.live()));
-            let records = Records { device: &view.device, table: &table };
+            let records = Records { device: &view.device, table: &table, dictionary: None };
             let read = records.find(
                 (location.block, location.size_code),
                 |_, key| key == b"key",
@@ -260,4 +275,103 @@ fn what_compaction_moves_stays_as_it_was_written() {
     assert_eq!(names(&file), [("lz4", 400)]);
     assert_sound(&file.view(), STRONG);
     assert!(contents(&file.view(), STRONG).into_values().all(|value| value.len() == 900));
+}
+
+const ZSTD: Compression = Compression::Zstd { level: 3 };
+
+#[test]
+fn short_values_become_smaller_by_a_dictionary_that_stays_with_the_file() {
+    let disk = MemoryDisk::default();
+    let mut file = create(&disk, &auto());
+    let mut model = Contents::new();
+    let mut note = |entries: &[(Vec<u8>, Vec<u8>)]| {
+        model.extend(entries.iter().map(|(key, value)| ((0, key.clone()), value.clone())));
+        model.clone()
+    };
+    let first = short_texts(0..6000, 1);
+    publish_with(&mut file, &first, false, ZSTD);
+    let expected = note(&first);
+    let dictionary = file.published.dictionary.as_ref().expect("one was trained").bytes().to_vec();
+    assert_eq!(names(&file).last(), Some(&("zstd, dictionary", 6000 - names(&file)[0].1)));
+    assert_eq!(contents(&file.view(), STRONG), expected);
+    assert_sound(&file.view(), STRONG);
+    let pinned = file.view();
+    // Whatever is set after a restart: what is there is read, and written with the same dictionary.
+    for (round, compression) in [ZSTD, Compression::None, Compression::Lz4, ZSTD].into_iter().enumerate() {
+        file = open(&disk).expect("a sound file");
+        let changed = short_texts(round as u64 * 500..round as u64 * 500 + 700, 1000);
+        publish_with(&mut file, &changed, true, compression);
+        let expected = note(&changed);
+        assert_eq!(contents(&file.view(), STRONG), expected);
+        assert_sound(&file.view(), STRONG);
+        assert_eq!(file.published.dictionary.as_ref().map(|it| it.bytes().to_vec()), Some(dictionary.clone()));
+    }
+    for ((_, key), value) in &model {
+        let read = file.view().get(DatabaseId(0), key, STRONG.hash(key), |record, _| record.value.to_vec());
+        assert_eq!(read.unwrap().as_ref(), Some(value));
+    }
+    assert_eq!(file.view().inspect(&STRONG).unwrap().dictionary_bytes, dictionary.len() as u64);
+    // Emptied, the file needs it no more. A reader of what was before has it still.
+    let mut checkpoint = file.begin(&STRONG, &CheckpointOptions::default()).unwrap();
+    checkpoint.start_empty();
+    checkpoint.publish(&commit(9)).unwrap();
+    assert!(open(&disk).unwrap().published.dictionary.is_none());
+    assert!(pinned.published.dictionary.is_some());
+}
+
+#[test]
+fn values_with_a_dictionary_take_half_of_their_blocks() {
+    let blocks = |compression| {
+        let disk = MemoryDisk::default();
+        let mut file = create(&disk, &auto());
+        publish_with(&mut file, &short_texts(0..30_000, 1), false, compression);
+        file.published.table.extents(BlockKind::Data).map(|(run, _)| run.blocks).sum::<u32>()
+    };
+    let (plain, lz4, zstd) = (blocks(Compression::None), blocks(Compression::Lz4), blocks(ZSTD));
+    println!("{plain} blocks plain, {lz4} with lz4, {zstd} with zstd and a dictionary");
+    assert!(zstd * 3 < plain * 2 && lz4 <= plain);
+}
+
+#[test]
+fn a_small_file_of_a_fixed_size_has_no_dictionary_and_a_larger_one_has_room_for_it() {
+    for (bytes, has_one) in [(4 * 1024 * 1024 - 4096, false), (4 * 1024 * 1024, true)] {
+        let disk = MemoryDisk::default();
+        let mut file = create(&disk, &fixed(bytes));
+        let mut stored = 0;
+        for round in 0..20 {
+            // As many as there is room for, each time.
+            let count = (file.room().bytes / put_cost(10, 120)).min(8000);
+            publish_with(&mut file, &short_texts(stored..stored + count, round), false, ZSTD);
+            stored += count;
+        }
+        assert_eq!(file.published.dictionary.is_some(), has_one);
+        assert_eq!(contents(&file.view(), STRONG).len() as u64, stored);
+        assert_sound(&file.view(), STRONG);
+    }
+}
+
+#[test]
+fn a_dictionary_that_is_another_or_none_is_damage() {
+    let disk = MemoryDisk::default();
+    let mut file = create(&disk, &auto());
+    publish_with(&mut file, &short_texts(0..6000, 1), false, ZSTD);
+    let view = file.view();
+    let mut sample = crate::blocks::dictionary::Sample::default();
+    let _ = (0..).find(|number| sample.add(&text(100, *number * 7919)));
+    let other = sample.train(3).expect("a dictionary");
+    let (mut damaged, mut read) = (0, 0);
+    view.load_stored(0..=u64::MAX, &STRONG, &mut |record, _, location, buffer| {
+        for dictionary in [None, Some(&other)] {
+            let records = Records { dictionary, ..view.records() };
+            match records.with_body(location.block, record, buffer, |_| ()) {
+                Ok(()) => read += 1,
+                Err(Error::Corrupt { .. }) => damaged += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        Ok(())
+    })
+    .unwrap();
+    // Those put before it was trained are read without it.
+    assert!(damaged > 3000 && read > 1000, "{damaged} were damage, {read} were read");
 }
