@@ -55,11 +55,11 @@ def used_bytes(node) -> int:
     return used
 
 
-def kinds(node) -> list[str]:
+def kinds(node) -> set[str]:
     """How the values stand in the file."""
     told = subprocess.run([nodes.KV_SERVER, "--inspect", node.data], capture_output=True, text=True, check=True).stdout
     rows = told.split("\nvalues\n")[1].split("\nindex:")[0]
-    return [line.split()[0] for line in rows.splitlines() if line.strip()]
+    return {line[2:18].strip() for line in rows.splitlines() if not line.startswith("  a dictionary")}
 
 
 @pytest.mark.parametrize("kind", ["lz4", "zstd"])
@@ -72,7 +72,7 @@ def test_a_compressed_file_is_smaller_and_holds_the_same(make_node, kind):
             client.execute_command("SAVE")
         node.kill()
         used[compression] = used_bytes(node)
-        assert kinds(node) == (["plain"] if compression == "none" else ["plain", kind])
+        assert kinds(node) == {"none": {"plain"}, "lz4": {"plain", "lz4"}, "zstd": {"plain", "zstd", "zstd, dictionary"}}[compression]
         assert subprocess.run([nodes.KV_SERVER, "--check", node.data], capture_output=True, check=False).returncode == 0
         node.start()
         with node.client() as client:
@@ -95,7 +95,7 @@ def test_the_setting_may_change_while_serving_and_at_any_start(make_node):
         fill(client, changed)
         client.execute_command("SAVE")
     node.kill()
-    assert kinds(node) == ["plain", "lz4", "zstd"]
+    assert kinds(node) == {"plain", "lz4", "zstd", "zstd, dictionary"}
     node.arguments = ["--compression", "none"]
     node.start()
     with node.client() as client:
@@ -104,10 +104,31 @@ def test_the_setting_may_change_while_serving_and_at_any_start(make_node):
         entries[b"text:1"] *= 2
         client.execute_command("SAVE")
     node.kill()
-    assert kinds(node) == ["plain", "lz4", "zstd"]
+    assert kinds(node) == {"plain", "lz4", "zstd", "zstd, dictionary"}
     node.start()
     with node.client() as client:
         expect(client, entries)
+
+
+def test_short_values_that_are_alike_take_less_by_a_dictionary_also_after_everything_was_emptied(make_node):
+    chosen, used = random.Random(3), {}
+    texts = [json.dumps({"id": number, "user": f"u{chosen.randrange(10**5)}", "open": number % 2 == 0, "score": chosen.random()}).encode()
+             for number in range(20_000)]
+    for compression in ("none", "zstd"):
+        node = make_node("--compression", compression).start()
+        for prefix in ("one", "two"):
+            entries = {f"{prefix}:{number}".encode(): text for number, text in enumerate(texts)}
+            with node.client() as client:
+                client.flushall()
+                fill(client, entries)
+                client.execute_command("SAVE")
+            node.kill()
+            used[compression] = used_bytes(node)
+            node.start()
+            with node.client() as client:
+                expect(client, entries)
+        node.kill()
+    assert used["zstd"] < 0.8 * used["none"], used
 
 
 def test_a_level_that_there_is_not_is_refused_by_name(make_node):
@@ -131,7 +152,7 @@ def test_a_backup_of_a_compressed_file_is_restored(make_node, tmp_path):
     restored = make_node("--compression", "lz4", "--restore", backup)
     restored.launch()
     assert restored.wait() == 0
-    assert kinds(restored) == ["plain", "lz4"]
+    assert kinds(restored) == {"plain", "lz4"}
     restored.arguments = ["--compression", "lz4"]
     restored.start()
     with restored.client() as client:

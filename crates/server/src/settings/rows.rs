@@ -118,7 +118,7 @@ rows! {
         block_file_size: SizeOrAuto = "auto", "block-file-size", Kind::BytesOrAuto { min: MB, max: 16_384 * GB }, Start;
         /// Size of a block of a new block file: a power of two from 4kb to 64kb.
         block_size: u64 = "4096", "block-size", bytes(4 * KB, 64 * KB), Start;
-        /// How values are compressed in the block file when they are next written: none, lz4 (quick) or zstd (smaller).
+        /// How values are compressed in the block file when they are next written: none, lz4 (quick) or zstd (smaller, also short values that are alike).
         compression: Compression = "none", "compression", Kind::Word(Compression::WORDS), Live;
         /// How hard zstd tries: 1 is the quickest, 22 the smallest.
         compression_level: u32 = "3", "compression-level", integer(1, 22), Live;

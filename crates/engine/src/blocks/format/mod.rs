@@ -5,6 +5,7 @@
 //!               | superblock | superblock | block | block | ...                        |
 //!
 //!     superblock --crc--> manifest block -> manifest block -> ...
+//!                            |-- the dictionary of compressed values
 //!                            |-- per database: leaf references  --crc--> leaf --> (hash, block, size code)
 //!                            '-- table page references          --crc--> table page
 //!     table page: for every block its kind and, for data and chunks, its crc ------------------> data and chunk blocks
