@@ -351,6 +351,15 @@ fn a_small_file_of_a_fixed_size_has_no_dictionary_and_a_larger_one_has_room_for_
 }
 
 #[test]
+fn a_file_that_may_have_a_dictionary_keeps_room_for_it() {
+    let (small, large) = (MemoryDisk::default(), MemoryDisk::default());
+    let without = create(&small, &fixed(4 * 1024 * 1024 - 4096));
+    let with = create(&large, &fixed(4 * 1024 * 1024));
+    // The one block that the larger file has more is kept for compaction.
+    assert_eq!(without.room().bytes - with.room().bytes, 5 * 4080);
+}
+
+#[test]
 fn a_dictionary_that_is_another_or_none_is_damage() {
     let disk = MemoryDisk::default();
     let mut file = create(&disk, &auto());
