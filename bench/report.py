@@ -20,6 +20,7 @@ TITLES = {
     "memory": "Memory",
     "hit_ratio": "Hits of a cache",
     "restart": "Restart",
+    "disk": "On disk",
     "loops": "Event loops",
 }
 

@@ -20,6 +20,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import disk
 import hit_ratio
 import report
 from load import GENERATORS, KEYS, Load, fill
@@ -218,6 +219,19 @@ class Bench:
                               against="Redis, BGSAVE", lower_is_better=True)))
         return rows
 
+    def disk(self) -> list[dict]:
+        """Bytes on disk for each key and bytes written for each byte of users, for JSON-like values."""
+        rows = []
+        for value_bytes, keys in ((100, 500_000), (1024, 200_000)):
+            found = disk.bytes_per_key(self.base, value_bytes, keys // 20 if self.quick else keys)
+            rows += [shown(row(f"on disk per key, JSON of {value_bytes} bytes, {kind}", found[kind], found["redis"], "bytes", None,
+                               against="Redis, RDB with its compression", lower_is_better=True)) for kind in disk.COMPRESSIONS]
+        keys, overwrites = (10_000, 20_000) if self.quick else (100_000, 1_000_000)
+        found = disk.amplification(self.base, 1024, keys, overwrites)
+        rows += [shown(row(f"written per byte of users, overwrites of 1 KiB, {kind}", found[kind], found["redis"], "bytes", None,
+                           against="Redis, append-only file with rewrites", lower_is_better=True)) for kind in disk.COMPRESSIONS]
+        return rows
+
     def loops(self) -> list[dict]:
         """Two event loops against one, both free to use both cores (the load shares them)."""
         load = Load("get:100", pipeline=16, keys=self.keys, cpu="0,1")
@@ -248,7 +262,8 @@ class Bench:
             large.remove()
 
 
-PARTS = ["get_set", "pipelined", "durable", "mix", "memory", "hit_ratio", "restart", "restart_checkpoint", "checkpoint", "loops", "tier"]
+PARTS = ["get_set", "pipelined", "durable", "mix", "memory", "hit_ratio", "restart", "restart_checkpoint", "checkpoint", "disk", "loops",
+         "tier"]
 
 
 def machine() -> dict:

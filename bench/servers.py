@@ -132,9 +132,10 @@ class Bowline(Server):
 
     name = "bowline"
 
-    def __init__(self, base: Path, cpus: str | None = "0", threads: int = 1, durability: str = "always", checkpoints: bool = True):
+    def __init__(self, base: Path, cpus: str | None = "0", threads: int = 1, durability: str = "always", checkpoints: bool = True,
+                 more: list[str] | None = None):
         by_hand = [] if checkpoints else ["--checkpoint-interval", "0", "--checkpoint-log-size", "1000gb"]
-        super().__init__(base, cpus, "--threads", str(threads), "--durability", durability, *by_hand)
+        super().__init__(base, cpus, "--threads", str(threads), "--durability", durability, *by_hand, *(more or []))
 
     def command_line(self) -> list[str]:
         binary = os.environ.get("KV_SERVER", str(ROOT / "target/release/kv_server"))
@@ -143,13 +144,14 @@ class Bowline(Server):
 
 
 class Redis(Server):
-    """Debian's redis-server; `appendfsync` None means no persistence at all."""
+    """Debian's redis-server; `appendfsync` None means no persistence at all. `rewrites`: the append-only file is rewritten
+    when it has doubled, as by default."""
 
     name = "redis"
 
-    def __init__(self, base: Path, cpus: str | None = "0", appendfsync: str | None = None):
+    def __init__(self, base: Path, cpus: str | None = "0", appendfsync: str | None = None, rewrites: bool = False):
         persistence = ["--appendonly", "no"] if appendfsync is None else [
-            "--appendonly", "yes", "--appendfsync", appendfsync, "--auto-aof-rewrite-percentage", "0"]
+            "--appendonly", "yes", "--appendfsync", appendfsync, "--auto-aof-rewrite-percentage", "100" if rewrites else "0"]
         super().__init__(base, cpus, *persistence)
 
     def command_line(self) -> list[str]:

@@ -1,4 +1,5 @@
-//! The bodies of the fuzz targets `log_frame` and `snapshot`, shared by `fuzz/` and by the seeded test below. Not part of the API.
+//! The bodies of the fuzz targets `log_frame`, `snapshot` and `block_record`, shared by `fuzz/` and by the seeded tests below.
+//! Not part of the API.
 //!
 //! Takes any bytes and panics when a rule of the formats is broken: what is read must be written back alike, and nothing
 //! may be allocated by a length that the bytes only promise.
@@ -9,7 +10,8 @@ use bowline_snapshot::{Header, SnapshotError, Totals, Writer};
 
 use crate::Version;
 use crate::blocks::Record;
-use crate::blocks::format::record::encode_inline;
+use crate::blocks::compression::Decompressor;
+use crate::blocks::format::record::{Body, Method, ReadRecord, StoredValue, encode_inline};
 use crate::effect::Effect;
 use crate::log::ReplayFrame;
 use crate::log::format::{FileHeader, FrameHeader};
@@ -50,6 +52,29 @@ pub fn snapshot(data: &[u8]) {
     assert_eq!(again, records, "a record reads back");
 }
 
+/// Reads the bytes as a record of the block file, and as a compressed value of the length that the first byte says.
+pub fn block_record(data: &[u8]) {
+    let mut decompressor = Decompressor::default();
+    if let Some(record) = ReadRecord::decode(data) {
+        assert!((1..=data.len()).contains(&record.bytes), "a record lies within its bytes");
+        if let Body::Inline { value: StoredValue::Compressed(value), .. } = record.body {
+            let given = decompressor.value(&value, None);
+            assert!(
+                given.is_none_or(|plain| plain.len() == value.plain_bytes),
+                "a value is as long as its record says"
+            );
+        }
+    }
+    let Some((length, parts)) = data.split_first() else {
+        return;
+    };
+    let plain_bytes = u64::from(*length) << 10;
+    for method in [Method::Lz4, Method::Zstd] {
+        let given = decompressor.parts(method, plain_bytes, parts);
+        assert!(given.is_none_or(|plain| plain.len() as u64 == plain_bytes), "a value is as long as was said");
+    }
+}
+
 /// Loads a snapshot with a record of each of `parts`.
 fn load(parts: &[&[u8]], entries: u64, visit: &mut dyn FnMut(Record<'_>)) -> Result<Totals, SnapshotError> {
     let (mut writer, mut bytes) = Writer::new(&Header { entries, ..Header::default() });
@@ -75,7 +100,7 @@ fn encoded(record: &Record<'_>) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{log_frame, snapshot};
+    use super::{block_record, log_frame, snapshot};
     use crate::Version;
     use crate::blocks::Record;
     use crate::effect::Effect;
@@ -98,6 +123,13 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             log_frame(&bytes);
+        }
+
+        #[test]
+        fn any_record_of_a_block_file_is_read_or_refused(mut bytes in proptest::collection::vec(any::<u8>(), 1..300), flags: u8) {
+            block_record(&bytes);
+            bytes[0] = flags | 1 << 7;
+            block_record(&bytes);
         }
 
         #[test]

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
 
-use bowline::blocks::{FoundSuperblocks, Inspection, Superblock};
+use bowline::blocks::{FoundSuperblocks, Inspection, Superblock, ValueBytes};
 use bowline::disk::OsDisk;
 
 use crate::check::{exit_of, paths_in, shared_lock};
@@ -52,6 +52,15 @@ fn describe(path: &Path, superblock: &Superblock, found: FoundSuperblocks, inspe
     let _ = writeln!(text, "\ndata extents by the part of them that lives");
     let fill = inspection.extent_fill.iter().enumerate();
     bars(&mut text, fill.map(|(tenth, count)| (format!("{:>3} to {:>3} %", tenth * 10, tenth * 10 + 10), *count)));
+    let _ = writeln!(text, "\nvalues");
+    for (name, values) in &inspection.values {
+        let ValueBytes { count, plain_bytes, stored_bytes } = *values;
+        let percent = (stored_bytes * 100).checked_div(plain_bytes).unwrap_or(100);
+        let _ = writeln!(text, "  {name:<16} {count:>10}  {plain_bytes} bytes, stored in {stored_bytes} ({percent} %)");
+    }
+    if inspection.dictionary_bytes > 0 {
+        let _ = writeln!(text, "  a dictionary of {} bytes", inspection.dictionary_bytes);
+    }
     let (fewest, most) = inspection.leaf_entries;
     let _ = writeln!(text, "\nindex: {} leaves of {fewest} to {most} entries", inspection.leaves);
     for (database, entries) in &inspection.databases {

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bowline::blocks::{FileSize, Geometry};
+use bowline::blocks::{Compression, FileSize, Geometry};
 use bowline::log::ArchiveOptions;
 use bowline::{CheckpointPolicy, Durability, Error, EvictionPolicy, MemoryLimit, Options, Store};
 
@@ -133,6 +133,7 @@ pub(crate) fn options(settings: &Settings, process: &Process) -> Options {
         },
     };
     options.checkpoints = checkpoint_policy(settings);
+    options.compression = compression(settings);
     options.archive = archive(settings);
     options.scrub_bytes_per_second = settings.scrub_rate;
     options.durability = level(settings.durability);
@@ -183,6 +184,17 @@ fn checkpoint_policy(settings: &Settings) -> CheckpointPolicy {
     CheckpointPolicy {
         log_bytes: settings.checkpoint_log_size,
         interval: Duration::from_secs(u64::from(settings.checkpoint_interval)),
+    }
+}
+
+/// How values are compressed in the block file.
+fn compression(settings: &Settings) -> Compression {
+    match settings.compression {
+        settings::Compression::None => Compression::None,
+        settings::Compression::Lz4 => Compression::Lz4,
+        settings::Compression::Zstd => {
+            Compression::Zstd { level: i32::try_from(settings.compression_level).unwrap_or(i32::MAX) }
+        }
     }
 }
 
@@ -243,6 +255,7 @@ fn follow_settings(server: &Server, store: &Store) {
     let follow = move |settings: &Settings| {
         store.log().set_background_sync(level(settings.durability).background_sync());
         store.set_checkpoint_policy(checkpoint_policy(settings));
+        store.set_compression(compression(settings));
         store.set_memory_limit(memory_limit(settings));
         store.set_scrub_bytes_per_second(settings.scrub_rate);
     };

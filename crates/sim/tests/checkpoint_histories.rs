@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bowline::blocks::BlockFile;
+use bowline::blocks::{BlockFile, Compression};
 use bowline::clock::Clock;
 use bowline::log::Head;
 use bowline::{Durability, Error, check_store};
@@ -19,6 +19,8 @@ use bowline_sim::store_machine::{DIRECTORY, StoreMachine};
 const NOW_MS: u64 = 1_800_000_000_000;
 const IMAGES: u64 = 4;
 const BLOCK_BYTES: u64 = 4096;
+/// How checkpoints compress values, in turn; a restart begins with the first.
+const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Lz4, Compression::Zstd { level: 1 }];
 
 fn block_file() -> PathBuf {
     Path::new(DIRECTORY).join("store.blocks")
@@ -198,7 +200,9 @@ fn a_checkpoint_is_exact_whatever_happens_between_its_steps() {
         for moment in 0.. {
             let what = format!("commands {number} at moment {moment}");
             let (mut machine, mut model) = filled_store();
+            machine.store.set_compression(COMPRESSIONS[moment % 3]);
             machine.store.checkpoint().expect("a first checkpoint");
+            machine.store.set_compression(COMPRESSIONS[(moment + number) % 3]);
             run(&mut machine, &mut model, 0, &Command::Append(b"key:1".to_vec(), b"between".to_vec()));
             run(&mut machine, &mut model, 1, &Command::Increment(b"counter:1".to_vec()));
             if !checkpoint_with((&mut machine, &mut model), commands, moment) {
@@ -225,6 +229,7 @@ fn a_large_value_changed_between_its_parts_is_as_it_was_at_the_cut() {
     let large = vec![b'a'; 1 << 20];
     for moment in 0.. {
         let (mut machine, mut model) = (new_store(), Databases::default());
+        machine.store.set_compression(COMPRESSIONS[moment % 3]);
         run(&mut machine, &mut model, 0, &Command::Set(b"key:1".to_vec(), large.clone(), None));
         let changes = [
             Command::Append(b"key:1".to_vec(), b"appended".to_vec()),
@@ -293,6 +298,7 @@ fn what_a_failed_checkpoint_took_is_in_the_next_one() {
 fn what_the_older_superblock_leads_to_stands_until_the_newer_is_durable() {
     for cut in 0.. {
         let (mut machine, mut model) = filled_store();
+        machine.store.set_compression(COMPRESSIONS[cut as usize % 3]);
         for _ in 0..2 {
             machine.store.checkpoint().expect("a checkpoint");
             run(&mut machine, &mut model, 0, &Command::Append(b"key:7".to_vec(), vec![b'y'; 5000]));

@@ -1,12 +1,13 @@
 //! Looking a published checkpoint over: is every block what was written, and used exactly once; and what is it used for.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use super::KeyHashes;
 use super::compaction::live_percent;
 use super::format::BlockKind;
 use super::format::leaf::{code_bytes, code_units, is_chunked};
-use super::format::record::{Body, ReadRecord};
+use super::format::record::{Body, Method, ReadRecord};
 use super::published::Published;
 use super::space::Run;
 use super::view::{Location, View};
@@ -57,6 +58,22 @@ pub struct Inspection {
     pub databases: Vec<(DatabaseId, u64)>,
     /// The biggest entries: database, key, and bytes of key and value.
     pub biggest: Vec<(DatabaseId, Vec<u8>, u64)>,
+    /// Values by how they stand in the file: "plain", "lz4", "zstd", "zstd, dictionary"; kinds that there are none of are
+    /// left out.
+    pub values: Vec<(&'static str, ValueBytes)>,
+    /// Bytes of the dictionary that values are compressed with; 0 without one.
+    pub dictionary_bytes: u64,
+}
+
+/// How many values there are and what they take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ValueBytes {
+    /// Values.
+    pub count: u64,
+    /// Their bytes; of an integer those of its text.
+    pub plain_bytes: u64,
+    /// Bytes that they take in the file.
+    pub stored_bytes: u64,
 }
 
 impl CheckReport {
@@ -135,8 +152,7 @@ impl View {
         report.note(again)?;
         self.check_extents(&mut report)?;
         for part in 0..PARTS {
-            let first = part << (64 - PARTS.ilog2());
-            let range = first..=first + (u64::MAX >> PARTS.ilog2());
+            let range = range_of(part);
             let mut chunked = Vec::new();
             let entries = self.entries(range.clone(), &mut |_, hash, location| {
                 uses.entry(location, &mut report);
@@ -261,7 +277,31 @@ impl View {
         inspection.leaves = published.leaf_count() as u64;
         inspection.leaf_entries = (leaves().min().unwrap_or(0), leaves().max().unwrap_or(0));
         inspection.biggest = self.biggest(hashes)?;
+        inspection.values = self.values(hashes)?;
+        inspection.dictionary_bytes = published.dictionary.as_ref().map_or(0, |it| it.bytes().len() as u64);
         Ok(inspection)
+    }
+
+    /// Counts what the values take, from their records alone.
+    fn values(&self, hashes: &dyn KeyHashes) -> Result<Vec<(&'static str, ValueBytes)>> {
+        let mut by_kind: BTreeMap<Option<u8>, (&'static str, ValueBytes)> = BTreeMap::new();
+        for part in 0..PARTS {
+            self.load_stored(range_of(part), hashes, &mut |record, _, _, _| {
+                let (method, plain_bytes, stored_bytes) = match record.body {
+                    Body::Inline { value, .. } => (value.method(), value.plain_bytes(), value.stored_bytes()),
+                    Body::Chunked { value, .. } => {
+                        (value.compression.map(|(method, _)| method), value.plain_bytes(), value.stored_bytes)
+                    }
+                };
+                let name = method.map_or("plain", Method::name);
+                let (_, bytes) = by_kind.entry(method.map(|method| method as u8)).or_insert((name, Default::default()));
+                bytes.count += 1;
+                bytes.plain_bytes += plain_bytes;
+                bytes.stored_bytes += stored_bytes;
+                Ok(())
+            })?;
+        }
+        Ok(by_kind.into_values().collect())
     }
 
     fn biggest(&self, hashes: &dyn KeyHashes) -> Result<Vec<(DatabaseId, Vec<u8>, u64)>> {
@@ -284,8 +324,8 @@ impl View {
         for (hash, location) in chunked.into_iter().chain(inline.into_iter().map(|(_, hash, at)| (hash, at))) {
             let told = self.with_named(hash, location, hashes, |record| {
                 let bytes = match record.body {
-                    Body::Inline { key, value } => (key.len() + value.len()) as u64,
-                    Body::Chunked { key_bytes, value_bytes, .. } => key_bytes.saturating_add(value_bytes),
+                    Body::Inline { key, value } => key.len() as u64 + value.plain_bytes(),
+                    Body::Chunked { key_bytes, value, .. } => key_bytes.saturating_add(value.plain_bytes()),
                 };
                 let mut buffer = Default::default();
                 self.records().with_key(record, &mut buffer, |key| (record.database, key.to_vec(), bytes))
@@ -300,6 +340,12 @@ impl View {
         biggest.truncate(BIGGEST);
         Ok(biggest)
     }
+}
+
+/// The hashes of one part.
+fn range_of(part: u64) -> RangeInclusive<u64> {
+    let first = part << (64 - PARTS.ilog2());
+    first..=first + (u64::MAX >> PARTS.ilog2())
 }
 
 fn code_bytes_of(units: u32) -> u64 {

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::compaction::Compaction;
+use super::compression::{Compression, Compressor};
 use super::format::leaf::size_code;
 use super::format::manifest::LeafRef;
-use super::format::record::{INLINE_BYTES_MAX, Record, encode_inline, inline_bytes};
+use super::format::record::{INLINE_BYTES_MAX, Record, encode_compressed, encode_inline, inline_bytes};
 use super::index::{Change, ChangeKind, LeafStore, Merge, MergeOptions};
 use super::large::LargePut;
 use super::writer::Writer;
@@ -30,12 +31,19 @@ pub struct CheckpointOptions {
     pub put_bytes: Option<u64>,
     /// Whether [`Published::moved`] is wanted.
     pub note_moves: bool,
+    /// How the values that are put are compressed. What compaction moves stays as it is.
+    pub compression: Compression,
 }
 
 impl Default for CheckpointOptions {
     fn default() -> CheckpointOptions {
-        let (sync_bytes, compact_bytes) = (8 * 1024 * 1024, 4 * 1024 * 1024);
-        CheckpointOptions { sync_bytes, compact_bytes, put_bytes: None, note_moves: false }
+        CheckpointOptions {
+            sync_bytes: 8 * 1024 * 1024,
+            compact_bytes: 4 * 1024 * 1024,
+            put_bytes: None,
+            note_moves: false,
+            compression: Compression::None,
+        }
     }
 }
 
@@ -106,6 +114,8 @@ pub struct Checkpoint<'a> {
     pub(super) merges: BTreeMap<u32, Merge>,
     pub(super) compaction: Compaction,
     pub(super) is_published: bool,
+    pub(super) compressor: Compressor,
+    compression: Compression,
     /// What was put and removed since the last range ended.
     changes: Vec<Change>,
     options: MergeOptions,
@@ -136,6 +146,8 @@ impl<'a> Checkpoint<'a> {
             merges: BTreeMap::new(),
             compaction,
             is_published: false,
+            compressor: Compressor::new(options.compression, base.dictionary.clone(), file.may_train()),
+            compression: options.compression,
             changes: Vec::new(),
             options: merge,
             last: None,
@@ -156,6 +168,8 @@ impl<'a> Checkpoint<'a> {
         self.writer.start_empty();
         self.directories.clear();
         self.compaction = Compaction::default();
+        // No record refers to the dictionary any more; what comes may be of another kind.
+        self.compressor = Compressor::new(self.compression, None, self.file.may_train());
     }
 
     /// Forgets every entry that the checkpoint before has of a database (FLUSHDB); one that is not there is fine.
@@ -185,11 +199,14 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     /// `BlockFileFull`, `Io`.
     pub fn put(&mut self, record: &Record<'_>, hash: u64, stored: bool, fingerprint: u64) -> Result<()> {
-        let bytes = inline_bytes(record);
-        if bytes <= INLINE_BYTES_MAX {
+        // By its plain length, so that what a record promises stays little.
+        if inline_bytes(record) <= INLINE_BYTES_MAX {
             self.scratch.clear();
-            encode_inline(record, &mut self.scratch);
-            let size_code = size_code(bytes, false);
+            match self.compressor.value(record.value) {
+                Some(value) => encode_compressed(record, &value, &mut self.scratch),
+                None => encode_inline(record, &mut self.scratch),
+            }
+            let size_code = size_code(self.scratch.len(), false);
             if let Some(block) = self.writer.append(hash, size_code, &self.scratch)? {
                 let kind = ChangeKind::Put { stored };
                 let database = record.database.0;

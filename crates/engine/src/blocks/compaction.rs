@@ -144,7 +144,7 @@ impl Compaction {
 
     fn read_extent(&mut self, writer: &Writer<'_>, run: Run) -> Result<()> {
         let part = stream_bytes(writer.device.block_bytes);
-        let records = Records { device: &writer.device, table: &writer.base.table };
+        let records = Records { device: &writer.device, table: &writer.base.table, dictionary: None };
         let (mut raw, mut stream, mut body) = (Vec::new(), Vec::new(), BodyBuffer::default());
         writer.device.read_into(run.block, run.blocks, &mut raw)?;
         let mut at = records.stream(BlockKind::Data, run.block, &raw, &mut stream)?.unwrap_or(stream.len());

@@ -19,7 +19,9 @@
 mod check;
 mod checkpoint;
 mod compaction;
+pub(crate) mod compression;
 mod device;
+mod dictionary;
 pub(crate) mod format;
 mod index;
 mod large;
@@ -39,8 +41,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-pub use check::{CheckReport, Inspection, Problem};
+pub use check::{CheckReport, Inspection, Problem, ValueBytes};
 pub use checkpoint::{Checkpoint, CheckpointOptions, Commit, Moved, Published};
+pub use compression::Compression;
 pub use format::record::Record;
 pub use format::superblock::{FORMAT, Identity, Superblock};
 pub use large::LargePut;
@@ -152,7 +155,7 @@ impl BlockFile {
             Ok(blocks) if u64::from(blocks) >= BLOCKS_MIN => blocks,
             _ => return refuse(io::ErrorKind::InvalidInput),
         };
-        let device = Device { file, path: making.clone(), block_bytes: block_bytes as usize };
+        let device = Device::new(file, making.clone(), block_bytes as usize);
         let auto = geometry.size == FileSize::Auto && !is_device;
         let first = Superblock {
             parent_store_id: parent.store_id,
@@ -174,7 +177,7 @@ impl BlockFile {
     /// `Corrupt` when no superblock is valid or what the newest one reaches is damaged; `FormatTooNew`; `Io`.
     pub fn open(disk: &dyn Disk, path: &Path) -> Result<BlockFile> {
         let file = disk.open(path).map_err(|source| Error::io("open", path, source))?;
-        BlockFile::open_device(Device { file, path: path.to_owned(), block_bytes: 0 })
+        BlockFile::open_device(Device::new(file, path.to_owned(), 0))
     }
 
     /// As [`BlockFile::open`], for reading only: a checkpoint cannot be begun.
@@ -183,7 +186,7 @@ impl BlockFile {
     /// The same.
     pub fn open_read_only(disk: &dyn Disk, path: &Path) -> Result<BlockFile> {
         let file = disk.open_read_only(path).map_err(|source| Error::io("open", path, source))?;
-        BlockFile::open_device(Device { file, path: path.to_owned(), block_bytes: 0 })
+        BlockFile::open_device(Device::new(file, path.to_owned(), 0))
     }
 
     /// Whether a block file or a device stands at `path` that has a superblock, of whatever format.
@@ -330,7 +333,7 @@ fn write_empty(device: &Device, superblock: &Superblock, is_device: bool) -> Res
     }
     let pages = table.page_count() as u32;
     let first_manifest = SUPERBLOCKS + pages;
-    let manifest_bytes = manifest::encoded_bytes(0, pages as usize, std::iter::empty());
+    let manifest_bytes = manifest::encoded_bytes(0, 0, pages as usize, std::iter::empty());
     let manifest_blocks = manifest_bytes.div_ceil(manifest::payload_bytes(block_bytes)) as u32;
     for block in SUPERBLOCKS..first_manifest + manifest_blocks {
         let kind = if block < first_manifest { BlockKind::Table } else { BlockKind::Manifest };

@@ -88,12 +88,15 @@ impl Checkpoint<'_> {
         commit: &Commit<'_>,
     ) -> Result<published::Published> {
         let move_from = self.move_from();
+        let dictionary = self.compressor.dictionary().cloned();
+        let dictionary_bytes = dictionary.as_ref().map_or(0, |dictionary| dictionary.bytes().len());
         let writer = &mut self.writer;
         writer.release_singles();
         writer.shrink();
         let base = Arc::clone(&writer.base);
         let leaf_counts = || directories.values().map(|leaves| leaves.len());
-        let manifest_bytes = |pages: usize| manifest::encoded_bytes(commit.databases.len(), pages, leaf_counts());
+        let manifest_bytes =
+            |pages: usize| manifest::encoded_bytes(commit.databases.len(), dictionary_bytes, pages, leaf_counts());
         let places = place_tables(writer, move_from, manifest_bytes)?;
         let pages = write_pages(writer, &places.pages)?;
         writer.written_pages_match(&places.pages);
@@ -102,6 +105,7 @@ impl Checkpoint<'_> {
         let manifest = Manifest {
             store_id: base.superblock.identity.store_id,
             databases: commit.databases.to_vec(),
+            dictionary: dictionary.as_ref().map_or_else(Vec::new, |dictionary| dictionary.bytes().to_vec()),
             pages,
             directories: directories
                 .iter()
@@ -126,6 +130,7 @@ impl Checkpoint<'_> {
         Ok(published::Published {
             superblock,
             databases: manifest.databases,
+            dictionary,
             directories,
             table: writer.table.clone(),
             pages: manifest.pages,

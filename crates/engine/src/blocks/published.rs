@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::device::{Device, read_up_to};
+use super::dictionary::Dictionary;
 use super::format::manifest::{self, BlockRef, LeafRef, Manifest};
 use super::format::superblock::{FORMAT, ManifestRef, SUPERBLOCK_BYTES, Superblock, SuperblockRead};
 use super::format::table::{self, entries_per_page};
@@ -28,6 +29,8 @@ pub struct FoundSuperblocks {
 pub(crate) struct Published {
     pub(crate) superblock: Superblock,
     pub(crate) databases: Vec<u8>,
+    /// What records with compressed values refer to.
+    pub(crate) dictionary: Option<Arc<Dictionary>>,
     /// The leaves of each database that has any.
     pub(crate) directories: BTreeMap<u32, Arc<Vec<LeafRef>>>,
     pub(crate) table: BlockTable,
@@ -91,6 +94,10 @@ impl Published {
         if decoded.pages.len() != page_count(entries_per_page(device.block_bytes), superblock.file_blocks) {
             return Err(bad("the manifest names a wrong number of table pages"));
         }
+        let dictionary = match decoded.dictionary {
+            bytes if bytes.is_empty() => None,
+            bytes => Some(Arc::new(Dictionary::new(bytes).ok_or_else(|| bad("the dictionary cannot be read"))?)),
+        };
         let mut pages = Vec::with_capacity(decoded.pages.len());
         for (page, at) in decoded.pages.iter().enumerate() {
             const WHAT: &str = "a page of the block table is not what was written";
@@ -104,6 +111,7 @@ impl Published {
         let published = Published {
             superblock,
             databases: decoded.databases,
+            dictionary,
             directories: directories.collect(),
             table,
             pages: decoded.pages,

@@ -1,9 +1,12 @@
-//! Reading records and the bodies that lie in chunks, each block compared with the block table.
+//! Reading records and the bodies that lie in chunks, each block compared with the block table. The one place where
+//! values are decompressed.
 
-use super::device::Device;
+use super::compression::Decompressor;
+use super::device::{Device, ReadBuffer};
+use super::dictionary::Dictionary;
 use super::format::extent;
 use super::format::leaf::{code_bytes, size_code};
-use super::format::record::{Body, ChunkList, ChunkRef, ReadRecord, Record, chunks_of};
+use super::format::record::{Body, ChunkList, ChunkRef, ReadRecord, Record, StoredValue, chunks_of};
 use super::format::{BlockKind, stream_bytes};
 use super::space::Run;
 use super::table::BlockTable;
@@ -15,14 +18,26 @@ use crate::keyspace::entry::Value;
 pub(crate) struct Records<'a> {
     pub(crate) device: &'a Device,
     pub(crate) table: &'a BlockTable,
+    /// The file's.
+    pub(crate) dictionary: Option<&'a Dictionary>,
 }
 
-/// What a large value is read with; kept from one to the next.
+/// What large and compressed values are read with; kept from one to the next.
 #[derive(Default)]
 pub(crate) struct BodyBuffer {
     raw: Vec<u8>,
     body: Vec<u8>,
+    decompressor: Decompressor,
 }
+
+impl BodyBuffer {
+    /// Bytes of memory that it keeps.
+    pub(crate) fn bytes(&self) -> usize {
+        self.raw.capacity() + self.body.capacity() + self.decompressor.bytes()
+    }
+}
+
+const NO_VALUE: &str = "a compressed value is not what was written";
 
 impl Records<'_> {
     /// Appends the stream of the blocks in `bytes`, the first of which is `block`; returns where in it the first record
@@ -44,6 +59,16 @@ impl Records<'_> {
     pub(crate) fn find<R>(
         &self,
         (block, code): (u32, u8),
+        is_wanted: impl FnMut(&ReadRecord<'_>, &[u8]) -> bool,
+        visit: impl FnOnce(&ReadRecord<'_>, &mut BodyBuffer) -> Result<R>,
+    ) -> Result<Option<R>> {
+        self.device.buffers.with(|buffer| self.find_with(buffer, (block, code), is_wanted, visit))
+    }
+
+    fn find_with<R>(
+        &self,
+        ReadBuffer { raw, stream, body: buffer }: &mut ReadBuffer,
+        (block, code): (u32, u8),
         mut is_wanted: impl FnMut(&ReadRecord<'_>, &[u8]) -> bool,
         visit: impl FnOnce(&ReadRecord<'_>, &mut BodyBuffer) -> Result<R>,
     ) -> Result<Option<R>> {
@@ -51,9 +76,8 @@ impl Records<'_> {
         let run = self.table.extent_of(block).filter(|_| self.table.get(block).kind() == Some(BlockKind::Data));
         let run = run.ok_or_else(|| self.device.corrupt(block, "the index names a block that holds no records"))?;
         let blocks = 1 + code_bytes(code).div_ceil(part) as u32;
-        let (mut raw, mut stream, mut buffer) = (Vec::new(), Vec::new(), BodyBuffer::default());
-        self.device.read_into(block, blocks.min(run.block + run.blocks - block), &mut raw)?;
-        let Some(mut at) = self.stream(BlockKind::Data, block, &raw, &mut stream)? else {
+        self.device.read_into(block, blocks.min(run.block + run.blocks - block), raw)?;
+        let Some(mut at) = self.stream(BlockKind::Data, block, raw, stream)? else {
             return Ok(None);
         };
         while at < part
@@ -63,29 +87,37 @@ impl Records<'_> {
             if size_code(record.bytes, record.is_chunked()) != code {
                 continue;
             }
-            if self.with_key(&record, &mut buffer, |key| is_wanted(&record, key))? == Some(true) {
-                return visit(&record, &mut buffer).map(Some);
+            if self.with_key(&record, buffer, |key| is_wanted(&record, key))? == Some(true) {
+                return visit(&record, buffer).map(Some);
             }
         }
         Ok(None)
     }
 
-    /// Calls `visit` with the whole of a record that the index names.
+    /// Calls `visit` with the whole of a record that the index names; it starts in `block`.
     pub(crate) fn with_body<R>(
         &self,
+        block: u32,
         record: &ReadRecord<'_>,
         buffer: &mut BodyBuffer,
         visit: impl FnOnce(Record<'_>) -> R,
     ) -> Result<R> {
+        let no_value = || self.device.corrupt(block, NO_VALUE);
         match record.body {
-            Body::Inline { key, value } => Ok(visit(record.with(key, value))),
-            Body::Chunked { key_bytes, value_bytes, list } => {
-                let is_whole = self.read_body(&list, key_bytes + value_bytes, buffer)?;
+            Body::Inline { key, value: StoredValue::Plain(value) } => Ok(visit(record.with(key, value))),
+            Body::Inline { key, value: StoredValue::Compressed(value) } => {
+                let plain = buffer.decompressor.value(&value, self.dictionary).ok_or_else(no_value)?;
+                Ok(visit(record.with(key, Value::Bytes(plain))))
+            }
+            Body::Chunked { key_bytes, value, list } => {
+                let is_whole = self.read_body(&list, key_bytes + value.stored_bytes, buffer)?;
                 let split = usize::try_from(key_bytes).ok().and_then(|at| buffer.body.split_at_checked(at));
-                match split.filter(|_| is_whole) {
-                    Some((key, value)) => Ok(visit(record.with(key, Value::compact(value)))),
-                    None => Err(self.no_chunks(&list)),
-                }
+                let (key, stored) = split.filter(|_| is_whole).ok_or_else(|| self.no_chunks(&list))?;
+                let plain = match value.compression {
+                    Some((method, plain_bytes)) => buffer.decompressor.parts(method, plain_bytes, stored),
+                    None => Some(stored),
+                };
+                Ok(visit(record.with(key, Value::compact(plain.ok_or_else(no_value)?))))
             }
         }
     }

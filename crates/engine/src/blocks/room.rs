@@ -6,6 +6,7 @@
 
 use super::compaction::live_percent;
 use super::format::leaf::capacity_min;
+use super::format::manifest::{self, DICTIONARY_BYTES_MAX};
 use super::format::record::{INLINE_BYTES_MAX, overhead_bytes_max};
 use super::format::{BLOCK_BYTES_MAX, BlockKind, stream_bytes};
 use super::{BlockFile, CheckpointOptions};
@@ -15,6 +16,8 @@ const COMPACTION_SHARE: u32 = 64;
 const COMPACTION_BLOCKS_MIN: u32 = 8;
 /// Free space that a file which grows by itself keeps when it becomes shorter.
 const MOVE_SPARE_BYTES: u64 = 1024 * 1024;
+/// Smallest file of a fixed size that may have a dictionary: 256 times the dictionary.
+const DICTIONARY_FILE_BYTES_MIN: u64 = 256 * DICTIONARY_BYTES_MAX as u64;
 /// Index bytes of a new entry: in the leaf that names it, and in the copy of that leaf which the next checkpoint needs.
 const INDEX_BYTES: u64 = 2 * 16;
 
@@ -71,7 +74,19 @@ impl BlockFile {
     /// Blocks that are not promised to anyone.
     fn kept_blocks(&self) -> u32 {
         // Two: the last block of the data and the last of the blocks set aside are hardly ever full.
-        self.own_copy_blocks() + self.compaction_blocks() + 2
+        self.own_copy_blocks() + self.compaction_blocks() + self.dictionary_blocks() + 2
+    }
+
+    /// Blocks for a dictionary that the next checkpoint may train.
+    fn dictionary_blocks(&self) -> u32 {
+        let is_open = self.published.dictionary.is_none() && self.may_train();
+        if is_open { DICTIONARY_BYTES_MAX.div_ceil(manifest::payload_bytes(self.device.block_bytes)) as u32 } else { 0 }
+    }
+
+    /// Whether the file is large enough for a dictionary to be little in it.
+    pub(super) fn may_train(&self) -> bool {
+        let superblock = &self.published.superblock;
+        superblock.auto || self.device.offset(superblock.file_blocks) >= DICTIONARY_FILE_BYTES_MIN
     }
 
     fn compaction_blocks(&self) -> u32 {

@@ -148,7 +148,7 @@ impl View {
     }
 
     /// Passes every entry whose hash lies in `range` to `visit`, in the order of the file. Reads neighbouring blocks
-    /// together. Memory: some MiB, 24 bytes for each entry of the range, and the largest value.
+    /// together. Memory: some MiB, 24 bytes for each entry of the range, and the largest value, twice where it is compressed.
     ///
     /// # Errors
     /// `Corrupt` for any block that is not what was written and any entry without its record, `Io`, and what `visit`
@@ -158,6 +158,19 @@ impl View {
         range: RangeInclusive<u64>,
         hashes: &dyn KeyHashes,
         visit: &mut dyn FnMut(LoadedRecord<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let records = self.records();
+        self.load_stored(range, hashes, &mut |read, hash, location, buffer| {
+            records.with_body(location.block, read, buffer, |record| visit(LoadedRecord { record, hash, location }))?
+        })
+    }
+
+    /// As [`View::load`], with the records as they stand in the file.
+    pub(super) fn load_stored(
+        &self,
+        range: RangeInclusive<u64>,
+        hashes: &dyn KeyHashes,
+        visit: VisitStored<'_>,
     ) -> Result<()> {
         let mut wanted = Vec::new();
         self.entries(range, &mut |database, hash, Location { block, size_code }| {
@@ -192,7 +205,7 @@ impl View {
         records.find(
             (location.block, location.size_code),
             |record, its_key| record.database == database && its_key == key,
-            |record, buffer| records.with_body(record, buffer, visit),
+            |record, buffer| records.with_body(location.block, record, buffer, visit),
         )
     }
 
@@ -228,15 +241,19 @@ impl View {
     }
 
     pub(super) fn records(&self) -> Records<'_> {
-        Records { device: &self.device, table: &self.published.table }
+        let Published { table, dictionary, .. } = &*self.published;
+        Records { device: &self.device, table, dictionary: dictionary.as_deref() }
     }
 }
+
+/// Takes a record as it stands in the file, the hash of its key, its location, and what its value is read with.
+type VisitStored<'a> = &'a mut dyn FnMut(&ReadRecord<'_>, u64, Location, &mut BodyBuffer) -> Result<()>;
 
 /// A load under way.
 struct Loading<'a> {
     view: &'a View,
     hashes: &'a dyn KeyHashes,
-    visit: &'a mut dyn FnMut(LoadedRecord<'_>) -> Result<()>,
+    visit: VisitStored<'a>,
     raw: Vec<u8>,
     stream: Vec<u8>,
     body: BodyBuffer,
@@ -318,8 +335,7 @@ impl Loading<'_> {
             };
             found += 1;
             let location = Location { block, size_code: entry.size_code };
-            let visit = &mut self.visit;
-            records.with_body(&record, &mut self.body, |record| visit(LoadedRecord { record, hash, location }))??;
+            (self.visit)(&record, hash, location, &mut self.body)?;
         }
         if found != wanted.len() {
             let what = "the index names a record that is not there";

@@ -326,7 +326,9 @@ impl<'a> Writer<'a> {
         visit: impl FnOnce(&ReadRecord<'_>, &Records<'_>, &mut BodyBuffer) -> Result<R>,
     ) -> Result<R> {
         let (device, base, own) = (Arc::clone(&self.device), Arc::clone(&self.base), self.own_table_for(entry)?);
-        let records = Records { device: &device, table: own.as_ref().unwrap_or(&base.table) };
+        let table = own.as_ref().unwrap_or(&base.table);
+        // Keys and chunks are asked for, never a value.
+        let records = Records { device: &device, table, dictionary: None };
         let hashes = self.hashes;
         let found = records.find(
             (entry.block, entry.size_code),

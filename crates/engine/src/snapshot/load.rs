@@ -7,7 +7,7 @@ use std::path::Path;
 use bowline_snapshot::{FrameKind, Header, Reader, SnapshotError, Totals};
 
 use crate::blocks::Record;
-use crate::blocks::format::record::{Body, ReadRecord};
+use crate::blocks::format::record::{Body, ReadRecord, StoredValue};
 use crate::disk::{Disk, DiskFile};
 use crate::limits::VALUE_BYTES_MAX;
 
@@ -79,8 +79,8 @@ impl<R: Read> SnapshotFile<R> {
             let mut records = 0;
             while !rest.is_empty() {
                 let read = ReadRecord::decode(rest).ok_or(damaged("no record stands where one must begin"))?;
-                let Body::Inline { key, value } = read.body else {
-                    return Err(damaged("a record names blocks of another file"));
+                let Body::Inline { key, value: StoredValue::Plain(value) } = read.body else {
+                    return Err(damaged("a record is compressed or names blocks of another file"));
                 };
                 visit(read.with(key, value), loaded).map_err(damaged)?;
                 rest = rest.get(read.bytes..).unwrap_or_default();

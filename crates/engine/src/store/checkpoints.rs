@@ -24,7 +24,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::backlog::Limits;
 use super::staging::{Staging, record_of};
 use super::{Shared, Store, base};
-use crate::blocks::{BlockFile, Checkpoint, CheckpointOptions, Commit, KeyHashes, Published, Record};
+use crate::blocks::{BlockFile, Checkpoint, CheckpointOptions, Commit, Compression, KeyHashes, Published, Record};
 use crate::error::{Error, Result};
 use crate::keyspace::SegmentSet;
 use crate::keyspace::checkpoint::{Cut, LargeEntry, Taken};
@@ -93,11 +93,17 @@ struct State {
     statistics: CheckpointStatistics,
     attempted_at: Duration,
     policy: CheckpointPolicy,
+    compression: Compression,
 }
 
 impl Checkpoints {
     /// `clean` is the last version when nothing was written after the checkpoint of `file`.
-    pub(super) fn new(file: BlockFile, policy: CheckpointPolicy, now_ms: u64, clean: Option<Version>) -> Checkpoints {
+    pub(super) fn new(
+        file: BlockFile,
+        (policy, compression): (CheckpointPolicy, Compression),
+        now_ms: u64,
+        clean: Option<Version>,
+    ) -> Checkpoints {
         let superblock = *file.superblock();
         let limits = Limits::new(policy.log_bytes_max(), file.room().bytes, superblock.log_position);
         let statistics = CheckpointStatistics {
@@ -111,7 +117,7 @@ impl Checkpoints {
         Checkpoints {
             path: file.path().to_owned(),
             file: Mutex::new(file),
-            state: Mutex::new(State { statistics, policy, ..State::default() }),
+            state: Mutex::new(State { statistics, policy, compression, ..State::default() }),
             abandoned: AtomicBool::new(false),
             thread: OnceLock::new(),
             segments_done: AtomicUsize::new(0),
@@ -254,6 +260,12 @@ impl Store {
         self.shared.checkpoints.limits.set_log_bytes_max(policy.log_bytes_max());
     }
 
+    /// Changes how values are compressed, from the next checkpoint on; what is in the block file stays as it is until it
+    /// is written anew.
+    pub fn set_compression(&self, compression: Compression) {
+        self.shared.checkpoints.state.lock().compression = compression;
+    }
+
     /// What is known of checkpoints.
     pub fn checkpoints(&self) -> CheckpointStatistics {
         self.shared.checkpoints.statistics()
@@ -371,8 +383,8 @@ impl Run<'_, '_> {
         let shared = Arc::clone(&self.store.shared);
         let hasher = shared.keyspace.hasher();
         let put_bytes = Some(self.store.pending_block_bytes(0));
-        let note_moves = self.store.is_tiered();
-        let options = CheckpointOptions { put_bytes, note_moves, ..CheckpointOptions::default() };
+        let (note_moves, compression) = (self.store.is_tiered(), shared.checkpoints.state.lock().compression);
+        let options = CheckpointOptions { put_bytes, note_moves, compression, ..CheckpointOptions::default() };
         let mut checkpoint = file.begin(hasher, &options)?;
         if cut.reset {
             checkpoint.start_empty();

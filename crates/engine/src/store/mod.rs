@@ -168,7 +168,7 @@ impl Store {
             log,
             checkpoints: Checkpoints::new(
                 base.file,
-                options.checkpoints,
+                (options.checkpoints, options.compression),
                 options.clock.wall_ms(),
                 is_clean.then_some(recovered.last_version),
             ),

@@ -2,7 +2,7 @@
 
 use super::checkpoints::CheckpointPolicy;
 use super::eviction::{MemoryGauge, MemoryLimit};
-use crate::blocks::{FileSize, Geometry};
+use crate::blocks::{Compression, FileSize, Geometry};
 use crate::clock::{Clock, OsClock};
 use crate::disk::{Disk, OsDisk};
 use crate::error::Error;
@@ -35,6 +35,8 @@ pub struct Options {
     pub block_file_geometry: Geometry,
     /// When checkpoints are written.
     pub checkpoints: CheckpointPolicy,
+    /// How values are compressed in the block file.
+    pub compression: Compression,
     /// Where finished log files are copied before they are given up; nowhere unless set.
     pub archive: Option<ArchiveOptions>,
     /// Bytes of the block file that are verified each second while nothing else is done with it; 0 for none.
@@ -81,6 +83,7 @@ impl Options {
             block_file: None,
             block_file_geometry: Geometry { block_bytes: 4096, size: FileSize::Auto },
             checkpoints: CheckpointPolicy::default(),
+            compression: Compression::None,
             archive: None,
             scrub_bytes_per_second: 1 << 20,
             durability: Durability::Always,

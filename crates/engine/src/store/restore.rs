@@ -517,7 +517,8 @@ impl NewStore<'_> {
         let path = self.options.block_path();
         let mut file = BlockFile::create_restored(&**disk, &path, block_file_geometry, &self.identity, &self.parent)?;
         let hasher = keyspace.hasher();
-        let mut checkpoint = file.begin(hasher, &CheckpointOptions::default())?;
+        let compression = self.options.compression;
+        let mut checkpoint = file.begin(hasher, &CheckpointOptions { compression, ..CheckpointOptions::default() })?;
         let of = keyspace.segment_count();
         for segment in 0..of {
             let hold = keyspace.hold(SegmentSet::one(segment), SegmentSet::EMPTY);

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::lists::{BindAddresses, OutputLimits};
 use super::table::{Alias, Binding, Changes, Setting};
 use super::values::{BytesOrPercent, Kind, Permissions, SizeOrAuto, Value};
-use super::words::{Durability, LocalAccess, LogFormat, LogLevel, MaxmemoryPolicy, Supervised};
+use super::words::{Compression, Durability, LocalAccess, LogFormat, LogLevel, MaxmemoryPolicy, Supervised};
 
 const KB: i64 = 1 << 10;
 const MB: i64 = 1 << 20;
@@ -118,6 +118,10 @@ rows! {
         block_file_size: SizeOrAuto = "auto", "block-file-size", Kind::BytesOrAuto { min: MB, max: 16_384 * GB }, Start;
         /// Size of a block of a new block file: a power of two from 4kb to 64kb.
         block_size: u64 = "4096", "block-size", bytes(4 * KB, 64 * KB), Start;
+        /// How values are compressed in the block file when they are next written: none, lz4 (quick) or zstd (smaller, also short values that are alike).
+        compression: Compression = "none", "compression", Kind::Word(Compression::WORDS), Live;
+        /// How hard zstd tries: 1 is the quickest, 22 the smallest.
+        compression_level: u32 = "3", "compression-level", integer(1, 22), Live;
         /// Directory that finished log files are copied to before they are given up, and that a restore reads; empty for none.
         archive_dir: PathBuf = "", "archive-dir", Kind::Path, Start;
         /// Seconds after which archived log files are removed, counted from their last write; 0 keeps them.

@@ -45,6 +45,18 @@ words! {
 }
 
 words! {
+    /// How values are compressed in the block file.
+    Compression {
+        /// Not at all.
+        None = "none" | "no",
+        /// LZ4.
+        Lz4 = "lz4",
+        /// Zstandard.
+        Zstd = "zstd",
+    }
+}
+
+words! {
     /// How much the log tells. Redis's names stand beside ours; each keeps the name it was given.
     LogLevel {
         /// Everything; only in builds for debugging.

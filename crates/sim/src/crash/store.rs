@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bowline::blocks::{FileSize, Geometry};
+use bowline::blocks::{Compression, FileSize, Geometry};
 use bowline::clock::Clock;
 use bowline::{Durability, Error, EvictionPolicy, MemoryLimit, Version};
 
@@ -26,6 +26,11 @@ const SMALL_FILE_BYTES: u64 = 64 * BLOCK_BYTES as u64;
 
 /// A limit on memory that some values exceed, with the tables of a few databases below it.
 const SMALL_MEMORY_BYTES: usize = 12 * 1024;
+
+/// Seeds after which the shapes come again.
+const SHAPES: u64 = 8;
+/// How values are compressed, in turn.
+const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Lz4, Compression::Zstd { level: 1 }];
 
 /// What a seed makes of the block file and of memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +91,8 @@ pub struct StoreHistory {
     reads: Vec<Told>,
     seen: Version,
     shape: Shape,
+    /// Rises with every life: values are compressed otherwise in the next.
+    turn: u64,
     refused: u32,
     /// Values that left memory, and values that were read back.
     tiered: (u64, u64),
@@ -95,7 +102,7 @@ impl Shape {
     /// The shape of the run of `seed`.
     pub fn of(seed: u64) -> Shape {
         // Large values make a run ten times as slow.
-        match seed % 8 {
+        match seed % SHAPES {
             1 | 3 | 7 => Shape::Full,
             5 => Shape::Growing,
             2 | 6 => Shape::Tiered,
@@ -152,6 +159,12 @@ impl StoreHistory {
     /// Number of commands that were refused for want of room.
     pub fn refused(&self) -> u32 {
         self.refused
+    }
+
+    /// How the next life compresses values: what it finds was written otherwise.
+    fn next_compression(&mut self) -> Compression {
+        self.turn += 1;
+        COMPRESSIONS[(self.turn - 1) as usize % COMPRESSIONS.len()]
     }
 
     fn leave(&mut self, told: Told) {
@@ -355,6 +368,7 @@ fn live(
     let mut options = options(shared_disk(disk, mistake), clock);
     options.block_file_geometry = history.shape.geometry();
     options.memory_limit = history.shape.memory_limit();
+    options.compression = history.next_compression();
     let mut machine = match StoreMachine::open_with(options, disk, clock) {
         Ok(machine) => machine,
         Err(error) => return Ok(End::Refused(error)),
@@ -372,7 +386,10 @@ fn first_life(
     plan: impl FnOnce(&SimDisk),
 ) -> Result<(SimDisk, SimClock, StoreHistory, End), Problem> {
     let (disk, clock) = (SimDisk::new(seed), SimClock::new(START_WALL_MS));
-    let mut history = StoreHistory { shape: Shape::of(seed), ..StoreHistory::default() };
+    let shape = Shape::of(seed);
+    // Compressed, large values would not let the file grow.
+    let turn = if shape == Shape::Growing { 0 } else { seed / SHAPES };
+    let mut history = StoreHistory { shape, turn, ..StoreHistory::default() };
     plan(&disk);
     let mut random = Random::for_part(seed, 1);
     let actions = 100 + random.below(300) as u32;

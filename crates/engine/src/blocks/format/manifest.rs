@@ -6,12 +6,16 @@
 //!
 //!  manifest   store id, 16 bytes
 //!             u32 length, database map of the caller
+//!             u32 length, at most 16 KiB: the dictionary of Zstandard that records refer to; none when it is 0
 //!             u32 count, table pages in order:  block u32 | crc u32
 //!             u32 count, databases by rising id:  id u32 | u32 count, leaves in order of their hashes:
 //!                                                            first hash u64 | block u32 | crc u32 | entries u16
 //! ```
 
 use super::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Reader, put};
+
+/// Longest dictionary, bytes.
+pub(crate) const DICTIONARY_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes of a manifest block before its part of the manifest.
 const MANIFEST_HEADER_BYTES: usize = 32;
@@ -43,6 +47,7 @@ pub(crate) struct DatabaseLeaves {
 pub(crate) struct Manifest {
     pub(crate) store_id: [u8; 16],
     pub(crate) databases: Vec<u8>,
+    pub(crate) dictionary: Vec<u8>,
     pub(crate) pages: Vec<BlockRef>,
     pub(crate) directories: Vec<DatabaseLeaves>,
 }
@@ -53,8 +58,13 @@ pub(crate) const fn payload_bytes(block_bytes: usize) -> usize {
 }
 
 /// Bytes of a manifest with these parts.
-pub(crate) fn encoded_bytes(database_map: usize, pages: usize, leaves: impl Iterator<Item = usize>) -> usize {
-    16 + 4 + database_map + 4 + pages * 8 + 4 + leaves.map(|count| 8 + count * 18).sum::<usize>()
+pub(crate) fn encoded_bytes(
+    database_map: usize,
+    dictionary: usize,
+    pages: usize,
+    leaves: impl Iterator<Item = usize>,
+) -> usize {
+    16 + 4 + database_map + 4 + dictionary + 4 + pages * 8 + 4 + leaves.map(|count| 8 + count * 18).sum::<usize>()
 }
 
 impl Manifest {
@@ -64,6 +74,9 @@ impl Manifest {
         bytes.extend_from_slice(&self.store_id);
         bytes.extend_from_slice(&(self.databases.len() as u32).to_le_bytes());
         bytes.extend_from_slice(&self.databases);
+        assert!(self.dictionary.len() <= DICTIONARY_BYTES_MAX, "a dictionary is short");
+        bytes.extend_from_slice(&(self.dictionary.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&self.dictionary);
         bytes.extend_from_slice(&(self.pages.len() as u32).to_le_bytes());
         for page in &self.pages {
             bytes.extend_from_slice(&page.block.to_le_bytes());
@@ -89,7 +102,9 @@ impl Manifest {
         let store_id = reader.array()?;
         let map_bytes = reader.u32()? as usize;
         let databases = reader.bytes(map_bytes)?.to_vec();
-        let mut manifest = Manifest { store_id, databases, ..Manifest::default() };
+        let dictionary_bytes = Some(reader.u32()? as usize).filter(|bytes| *bytes <= DICTIONARY_BYTES_MAX)?;
+        let dictionary = reader.bytes(dictionary_bytes)?.to_vec();
+        let mut manifest = Manifest { store_id, databases, dictionary, ..Manifest::default() };
         for _ in 0..reader.u32()? {
             manifest.pages.push(BlockRef { block: reader.u32()?, crc: reader.u32()? });
         }
@@ -145,6 +160,7 @@ mod tests {
         Manifest {
             store_id: *b"0123456789abcdef",
             databases: b"map".to_vec(),
+            dictionary: b"words".to_vec(),
             pages: vec![BlockRef { block: 5, crc: 6 }],
             directories: vec![
                 DatabaseLeaves { database: 0, leaves: vec![leaf(1, 10), leaf(2, 11)] },
@@ -157,6 +173,7 @@ mod tests {
     fn the_bytes_of_a_manifest_are_fixed() {
         let golden = "30313233343536373839616263646566\
                       030000006d6170\
+                      05000000776f726473\
                       010000000500000006000000\
                       02000000\
                       0000000002000000\
@@ -165,7 +182,7 @@ mod tests {
                       0900000000000000";
         let bytes = manifest().encode();
         assert_eq!(hex(&bytes), golden);
-        assert_eq!(bytes.len(), encoded_bytes(3, 1, [2, 0].into_iter()));
+        assert_eq!(bytes.len(), encoded_bytes(3, 5, 1, [2, 0].into_iter()));
         assert_eq!(Manifest::decode(&bytes), Some(manifest()));
     }
 

@@ -5,12 +5,13 @@
 //!               | superblock | superblock | block | block | ...                        |
 //!
 //!     superblock --crc--> manifest block -> manifest block -> ...
+//!                            |-- the dictionary of compressed values
 //!                            |-- per database: leaf references  --crc--> leaf --> (hash, block, size code)
 //!                            '-- table page references          --crc--> table page
 //!     table page: for every block its kind and, for data and chunks, its crc ------------------> data and chunk blocks
 //!
 //!  block header (16 bytes: data, chunk, leaf, table page, manifest)
-//!    0 kind u8    1 flags u8 (0; kinds of compression)    2 detail u16    4 its own block number u32    8 sequence u64
+//!    0 kind u8    1 flags u8 (0)    2 detail u16    4 its own block number u32    8 sequence u64
 //! ```
 //!
 //! Little-endian; every crc is CRC-32C over the whole block. A block is `block bytes` long, a power of two from 4096 to

@@ -4,6 +4,7 @@
 //! Method: one scripted workload is traced; for every prefix of its calls, what was synced is kept and of each sector
 //! written since any content it had; the file is opened, checked and compared. Replay: SEED=<n>.
 
+use super::compression::{KINDS, short_text};
 use super::disk::Traced;
 use super::*;
 
@@ -75,7 +76,13 @@ fn workload(disk: &MemoryDisk, geometry: &Geometry) -> Vec<(usize, Contents)> {
     let mut published = vec![(0, model.clone())];
     for round in 0..14u64 {
         let before = model.clone();
-        let options = CheckpointOptions { sync_bytes: 60_000, compact_bytes: 100_000, ..CheckpointOptions::default() };
+        let compression = KINDS[round as usize % KINDS.len()];
+        let options = CheckpointOptions {
+            sync_bytes: 60_000,
+            compact_bytes: 100_000,
+            compression,
+            ..CheckpointOptions::default()
+        };
         let mut checkpoint = file.begin(&STRONG, &options).unwrap();
         if round == 9 {
             checkpoint.start_empty();
@@ -113,7 +120,36 @@ fn workload(disk: &MemoryDisk, geometry: &Geometry) -> Vec<(usize, Contents)> {
     published
 }
 
-fn cut_everywhere(geometry: &Geometry) {
+/// Checkpoints of which the first trains a dictionary, the fourth forgets it, and the fifth trains another.
+fn workload_with_a_dictionary(disk: &MemoryDisk, geometry: &Geometry) -> Vec<(usize, Contents)> {
+    let mut file = create(disk, geometry);
+    disk.state().trace = Some(Vec::new());
+    let mut model = Contents::new();
+    let mut published = vec![(0, model.clone())];
+    let compression = Compression::Zstd { level: 1 };
+    for (round, count) in [4000u64, 300, 300, 10, 4000, 300].into_iter().enumerate() {
+        let options = CheckpointOptions { compression, ..CheckpointOptions::default() };
+        let mut checkpoint = file.begin(&STRONG, &options).unwrap();
+        if round == 3 {
+            checkpoint.start_empty();
+            model.clear();
+        }
+        for number in 0..count {
+            let (key, value) = (format!("key:{number}").into_bytes(), short_text(number * 10 + round as u64));
+            let stored = model.insert((0, key.clone()), value.clone()).is_some();
+            put(&mut checkpoint, &record(&key, &value), STRONG, stored).unwrap();
+        }
+        checkpoint.publish(&commit(round as u64 + 1)).unwrap();
+        assert_eq!(file.published.dictionary.is_some(), round != 3, "round {round}");
+        let calls = disk.state().trace.as_ref().unwrap().len();
+        published.push((calls, model.clone()));
+    }
+    published
+}
+
+type Workload = fn(&MemoryDisk, &Geometry) -> Vec<(usize, Contents)>;
+
+fn cut_everywhere(geometry: &Geometry, workload: Workload) {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let disk = MemoryDisk::default();
     let first = {
@@ -138,10 +174,16 @@ fn cut_everywhere(geometry: &Geometry) {
 
 #[test]
 fn a_power_cut_at_every_call_leaves_a_whole_checkpoint_in_a_growing_file() {
-    cut_everywhere(&auto());
+    cut_everywhere(&auto(), workload);
 }
 
 #[test]
 fn a_power_cut_at_every_call_leaves_a_whole_checkpoint_in_a_fixed_file() {
-    cut_everywhere(&fixed(3_000_000));
+    cut_everywhere(&fixed(3_000_000), workload);
+}
+
+#[test]
+fn a_power_cut_at_every_call_leaves_records_with_their_dictionary() {
+    cut_everywhere(&auto(), workload_with_a_dictionary);
+    cut_everywhere(&fixed(6_000_000), workload_with_a_dictionary);
 }

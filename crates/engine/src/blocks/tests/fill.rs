@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::compression::{KINDS, noise};
 use super::*;
 
 const FILE_BYTES: u64 = 64 * 1024 * 1024;
@@ -14,10 +15,15 @@ fn key_of(number: u64) -> [u8; 16] {
 
 /// One checkpoint that puts entries until `bytes` are used or `room` is spent; returns how many.
 fn put_some(file: &mut BlockFile, first: u64, value: &[u8], bytes: u64) -> u64 {
+    put_some_with(file, first, value, bytes, Compression::None)
+}
+
+fn put_some_with(file: &mut BlockFile, first: u64, value: &[u8], bytes: u64, compression: Compression) -> u64 {
     let count = (bytes / (16 + value.len() as u64)).min(file.room().bytes / put_cost(16, value.len()));
     let mut keys: Vec<[u8; 16]> = (first..first + count).map(key_of).collect();
     keys.sort_by_key(|key| STRONG.hash(key));
-    let mut checkpoint = file.begin(&STRONG, &CheckpointOptions::default()).unwrap();
+    let options = CheckpointOptions { compression, ..CheckpointOptions::default() };
+    let mut checkpoint = file.begin(&STRONG, &options).unwrap();
     for key in &keys {
         put(&mut checkpoint, &record(key, value), STRONG, false).expect("room was promised");
     }
@@ -27,9 +33,13 @@ fn put_some(file: &mut BlockFile, first: u64, value: &[u8], bytes: u64) -> u64 {
 
 /// Fills the file; returns the number of entries.
 fn fill(file: &mut BlockFile, value: &[u8]) -> u64 {
+    fill_with(file, value, Compression::None)
+}
+
+fn fill_with(file: &mut BlockFile, value: &[u8], compression: Compression) -> u64 {
     let mut entries = 0;
     loop {
-        match put_some(file, entries, value, 4 * 1024 * 1024) {
+        match put_some_with(file, entries, value, 4 * 1024 * 1024, compression) {
             0 => return entries,
             count => entries += count,
         }
@@ -58,6 +68,20 @@ fn values_of_32_bytes_fill_half_of_the_file() {
     assert!(user_percent(entries, 32) >= 50, "{} % are user data", user_percent(entries, 32));
     println!("32 byte values: {} %", user_percent(entries, 32));
     assert_sound(&file.view(), STRONG);
+}
+
+#[test]
+fn a_file_of_a_fixed_size_holds_more_than_its_size_of_what_becomes_smaller() {
+    let mut value = b"{\"some\":\"text\"},".repeat(40);
+    value.extend_from_slice(&noise(1024 - value.len(), 3));
+    for compression in &KINDS[1..] {
+        let disk = MemoryDisk::default();
+        let mut file = create(&disk, &fixed(FILE_BYTES));
+        let entries = fill_with(&mut file, &value, *compression);
+        assert!(user_percent(entries, 1024) >= 150, "{} % are user data", user_percent(entries, 1024));
+        println!("1 KiB values, {compression:?}: {} %", user_percent(entries, 1024));
+        assert_sound(&file.view(), STRONG);
+    }
 }
 
 #[test]
@@ -133,7 +157,7 @@ proptest! {
     #[test]
     fn what_there_is_room_for_is_always_taken(
         sizes in sizes(), blocks in 64u64..1500, seed: u64, block_bits in 12u32..=14, rounds in 3usize..25,
-        known: bool, batch in 1usize..400,
+        known: bool, batch in 1usize..400, compression in prop::sample::select(&KINDS), noisy: bool,
     ) {
         let mut random = seed;
         let mut next = |limit: usize| {
@@ -168,10 +192,10 @@ proptest! {
                 }
             }
             let put_bytes = known.then(|| file.room().bytes - room);
-            let options = CheckpointOptions { put_bytes, ..CheckpointOptions::default() };
+            let options = CheckpointOptions { put_bytes, compression, ..CheckpointOptions::default() };
             let mut checkpoint = file.begin(&STRONG, &options).unwrap();
             for (key, bytes, is_stored) in puts {
-                let value = vec![b'v'; bytes];
+                let value = if noisy { noise(bytes, seed) } else { vec![b'v'; bytes] };
                 put(&mut checkpoint, &record(key.as_bytes(), &value), STRONG, is_stored).expect("there was room");
             }
             for key in removals {

@@ -1,5 +1,6 @@
 //! The block file as a whole: random checkpoints against a map, and its promises one by one.
 
+pub(super) mod compression;
 mod crash;
 mod disk;
 mod fill;

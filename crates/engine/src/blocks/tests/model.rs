@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::compression::KINDS;
 use super::*;
 
 #[derive(Clone, Debug)]
@@ -168,11 +169,12 @@ fn checkpoint(
 fn run(rounds: Vec<Round>, hashes: Weak, geometry: Geometry, compact_bytes: u64) {
     let disk = MemoryDisk::default();
     let mut file = create(&disk, &geometry);
-    let options =
-        CheckpointOptions { sync_bytes: 100_000, compact_bytes, put_bytes: Some(0), ..CheckpointOptions::default() };
     let (mut model, mut believed) = (Contents::new(), Believed::new());
     let mut pinned: Option<(View, Contents)> = None;
     for (number, round) in rounds.iter().enumerate() {
+        let compression = KINDS[number % KINDS.len()];
+        let sizes = CheckpointOptions { sync_bytes: 100_000, compact_bytes, ..CheckpointOptions::default() };
+        let options = CheckpointOptions { put_bytes: Some(0), compression, ..sizes };
         let (before, view) = (model.clone(), file.view());
         if let End::Fail(call) = round.end {
             let mut state = disk.state();
