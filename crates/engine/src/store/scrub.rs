@@ -110,8 +110,8 @@ impl Store {
             statistics.damage += 1;
             statistics.last_damage = Some(error.to_string());
         }
-        if self.shared.keyspace.cold() > 0 {
-            // Only the file has the cold values, so it cannot be given up.
+        if self.shared.keyspace.cold() > 0 || !self.shared.keyspace.all_loaded() {
+            // Only the file has these values, so it cannot be given up.
             tracing::error!(%error, "the block file is damaged, and has values that are not in memory: restore a backup");
             return;
         }
