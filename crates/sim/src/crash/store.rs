@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bowline::blocks::{FileSize, Geometry};
 use bowline::clock::Clock;
-use bowline::{Durability, Error, Version};
+use bowline::{Durability, Error, Restart, Version};
 
 use super::model::{Command, DATABASES, Databases};
 use super::{Mistake, Problem, START_WALL_MS, check_no_second_sync, clock_after_restart, shared_disk};
@@ -315,10 +315,19 @@ fn live(
 ) -> Result<End, Problem> {
     let mut options = options(shared_disk(disk, mistake), clock);
     options.block_file_geometry = history.shape.geometry();
+    // Taken from the clock, so that every other start is lazy and a seed means the rest of what it always meant.
+    let (is_lazy, checkpoint_first) = (clock.wall_ms() % 2 == 0, clock.wall_ms() / 2 % 2 == 0);
+    options.restart = if is_lazy { Restart::Lazy } else { Restart::Eager };
     let mut machine = match StoreMachine::open_with(options, disk, clock) {
         Ok(machine) => machine,
         Err(error) => return Ok(End::Refused(error)),
     };
+    if is_lazy
+        && checkpoint_first
+        && let Err(damage @ Error::Corrupt { .. }) = machine.store.checkpoint()
+    {
+        return Err(Problem::Damaged(damage));
+    }
     let Some(found) = machine.contents() else {
         return Ok(End::Lived { poisoned: true });
     };
