@@ -11,7 +11,8 @@
 //! A group is nothing but a shared hold: each command is still on its own, with a version of its own. Room in the log is
 //! taken before anything executes; where there is none yet the caller parks, where the disk is full the command is
 //! refused. A command that needs a cold value is not begun either: the caller parks until it was read
-//! (`values`); the same for keys in a segment that is not loaded yet (`segments`). Not here: bytes of connections (crate `server`), what commands do (`command`).
+//! (`values`); the same for keys in a segment that is not loaded yet (`segments`). Not here: bytes of connections (crate
+//! `server`), what commands do (`command`).
 
 mod laps;
 mod replies;
@@ -207,6 +208,7 @@ impl Executor {
                 Ok(0) => return RunEnd { done, stopped: Some(Stop::Values) },
                 Ok(count) => &batch[done..done + count],
                 Err(error) => {
+                    self.told.note_failure(batch[done].command, b"ERR");
                     replies.writer(caller.protocol).error(&format!("ERR {error}"));
                     done += 1;
                     continue;

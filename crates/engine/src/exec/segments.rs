@@ -26,10 +26,13 @@ impl Executor {
     ///
     /// # Errors
     /// Why segments of the first cannot be loaded.
+    #[inline]
     pub(super) fn loaded_part(&mut self, request: &Request<'_>, commands: &[Planned]) -> Result<usize> {
-        if self.store.keyspace().all_loaded() {
-            return Ok(commands.len());
-        }
+        if self.store.keyspace().all_loaded() { Ok(commands.len()) } else { self.load_front(request, commands) }
+    }
+
+    #[cold]
+    fn load_front(&mut self, request: &Request<'_>, commands: &[Planned]) -> Result<usize> {
         let store = self.store.clone();
         let keyspace = store.keyspace();
         let of = |planned: &Planned| segments_of(keyspace, request, std::slice::from_ref(planned));

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Threads: "log-writer", "log-files" and "log-archive" (see `log`), "expiry", "memory", "eviction" and "checkpoint" (see
-//! `background`), "fetch" once a value was read back (see `fetch`), and in a lazy start "load" and "load-wanted" (see `load`). With [`Options::threads`] off none is started: [`Store::turn`] does their work and
+//! `background`), "fetch" once a value was read back (see `fetch`), and in a lazy start "load" and "load-wanted" (see
+//! `load`). With [`Options::threads`] off none is started: [`Store::turn`] does their work and
 //! [`Store::checkpoint`] the last one's, for simulations.
 
 mod api;
