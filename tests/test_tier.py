@@ -71,7 +71,7 @@ def test_ten_times_as_much_as_memory_is_served_and_survives_a_kill(make_node):
     # The log's buffers and the allocator's unused pages come on top.
     assert grown < 2 * LIMIT, f"{grown / MB:.1f} MB"
     for kill in (True, False):
-        node.kill() if kill else node.stop()
+        node.kill() if kill else node.terminate()
         node.start()
         assert resident_bytes(node) - empty < 2 * LIMIT
         with node.client() as client:

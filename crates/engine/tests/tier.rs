@@ -60,7 +60,10 @@ fn a_start_leaves_in_the_file_what_memory_has_no_room_for() {
         store.iter().map(|found| found.map(|(key, entry)| (key, entry.value)).expect("an entry")).collect();
     assert_eq!(met.len(), 1000);
     for number in 0..1000 {
-        assert_eq!(met.get(format!("key:{number}").as_bytes()).map(Vec::as_slice), Some(value(number, 1000).as_bytes()));
+        assert_eq!(
+            met.get(format!("key:{number}").as_bytes()).map(Vec::as_slice),
+            Some(value(number, 1000).as_bytes())
+        );
     }
 }
 
@@ -73,7 +76,8 @@ fn what_was_logged_after_the_checkpoint_finds_the_values_that_it_changes() {
     drop(session);
     store.close_without_checkpoint().expect("a close");
     let store = Store::open(tiered(directory.path(), LIMIT)).expect("the store again");
-    let get = |key: &str| String::from_utf8(store.get(key.as_bytes()).expect("a read").expect("a value")).expect("text");
+    let get =
+        |key: &str| String::from_utf8(store.get(key.as_bytes()).expect("a read").expect("a value")).expect("text");
     assert_eq!(get("key:1"), value(1, 1000) + "more");
     assert_eq!(get("key:2"), "new".to_owned() + &value(2, 1000)[3..]);
     assert_eq!((get("key:3"), get("other")), (value(3, 1000), value(4, 1000)));
@@ -114,7 +118,8 @@ fn a_transaction_that_meets_a_cold_value_runs_once_and_whole() {
 fn writes_are_refused_when_nothing_is_left_to_let_go() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let store = Store::open(tiered(directory.path(), LIMIT)).expect("a new store");
-    let refused = (0..100_000u32).find_map(|number| store.put(&[&number.to_le_bytes()[..], &[7; 100]].concat(), b"1").err());
+    let refused =
+        (0..100_000u32).find_map(|number| store.put(&[&number.to_le_bytes()[..], &[7; 100]].concat(), b"1").err());
     assert!(matches!(refused, Some(Error::OutOfMemory { .. })), "{refused:?}");
     store.delete(&[&0u32.to_le_bytes()[..], &[7; 100]].concat()).expect("a delete");
 }
@@ -126,7 +131,8 @@ fn a_damaged_value_is_named_and_the_others_are_read() {
     let store = Store::open(tiered(directory.path(), LIMIT)).expect("the store again");
     let mut session = Session::new(&store);
     let usage = |session: &mut Session, number: u32| session.run(&[&format!("MEMORY USAGE key:{number}")]);
-    let cold = (0..300).find(|number| usage(&mut session, *number).len() < 6).expect("a cold value takes two digits of bytes");
+    let cold =
+        (0..300).find(|number| usage(&mut session, *number).len() < 6).expect("a cold value takes two digits of bytes");
     let key = format!("key:{cold}");
     let path = directory.path().join("store.blocks");
     let mut bytes = std::fs::read(&path).expect("the block file");

@@ -193,10 +193,16 @@ impl StoreMachine {
 
     /// A read for the comparison; `None` when it gets no answer, because the power went off meanwhile.
     fn read(&mut self, number: usize, words: &[&[u8]]) -> Option<Vec<u8>> {
-        let answer = self.try_ask(number, words, Durability::None).filter(|(reply, _)| !reply.starts_with(b"-"));
-        let failed = self.store.log().is_poisoned() || self.disk.is_off();
-        assert!(answer.is_some() || failed, "{} is refused", words[0].escape_ascii());
-        answer.map(|(reply, _)| reply)
+        let answer = self.try_ask(number, words, Durability::None).map(|(reply, _)| reply);
+        let failed = self.store.log().is_poisoned() || self.disk.is_off() || self.disk.has_failed();
+        match answer {
+            Some(reply) if !reply.starts_with(b"-") => Some(reply),
+            refusal => {
+                let refusal = refusal.map(|reply| String::from_utf8_lossy(&reply).into_owned());
+                assert!(failed, "{} is refused: {refusal:?}", words[0].escape_ascii());
+                None
+            }
+        }
     }
 
     /// Runs one command given by its words. Returns its reply and the version that it waits for. Panics when the log has

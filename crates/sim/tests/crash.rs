@@ -81,6 +81,16 @@ fn the_workloads_change_files_recycle_them_and_commit_in_groups() {
     assert!(writes > syncs, "{writes} writes were committed by {syncs} syncs");
 }
 
+/// The same for values that leave memory and are read back.
+#[test]
+fn some_workloads_are_larger_than_memory() {
+    let of_run = |seed| store::undisturbed(seed).expect("nothing fails").1.tiered();
+    let tiered = (0..6 * SEEDS).filter(|seed| store::Shape::of(*seed) == store::Shape::Tiered).map(of_run);
+    let (gone, read) = tiered.fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1));
+    println!("{gone} values left memory, {read} were read back");
+    assert!(gone > 100 && read > 20);
+}
+
 /// The same for what the store's workload makes of the block file.
 #[test]
 fn the_workloads_fill_and_grow_the_block_file() {

@@ -125,12 +125,7 @@ impl View {
     ///
     /// # Errors
     /// `Corrupt`, `Io`.
-    pub fn locate(
-        &self,
-        database: DatabaseId,
-        hashes: &[u64],
-        visit: &mut dyn FnMut(u64, Location),
-    ) -> Result<()> {
+    pub fn locate(&self, database: DatabaseId, hashes: &[u64], visit: &mut dyn FnMut(u64, Location)) -> Result<()> {
         let Some(leaves) = self.published.directories.get(&database.0) else { return Ok(()) };
         let (mut entries, mut read) = (Vec::new(), 0..0);
         for &hash in hashes {

@@ -26,12 +26,10 @@ pub(super) static COMMANDS: &[Command] = &[
         "Sets the expiry of a key to a Unix time in milliseconds.",
         Run::Write(pexpireat),
     ),
-    row("ttl", Arity::Exactly(2), "key", "Returns the seconds until a key expires.", Run::Read(ttl))
-    .blind(),
-    row("pttl", Arity::Exactly(2), "key", "Returns the milliseconds until a key expires.", Run::Read(pttl))
-    .blind(),
+    row("ttl", Arity::Exactly(2), "key", "Returns the seconds until a key expires.", Run::Read(ttl)).blind(),
+    row("pttl", Arity::Exactly(2), "key", "Returns the milliseconds until a key expires.", Run::Read(pttl)).blind(),
     row("expiretime", Arity::Exactly(2), "key", "Returns the Unix time at which a key expires.", Run::Read(expiretime))
-    .blind(),
+        .blind(),
     row(
         "pexpiretime",
         Arity::Exactly(2),

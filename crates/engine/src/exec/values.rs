@@ -4,12 +4,13 @@
 //! value at its third command has not run its first. Whoever needs one asks for all that the rest of its pipeline needs, so
 //! that the disk is read for many at once. Not here: reading (`store::fetch`).
 
+use super::unit::whole;
 use super::{Executor, Planned, Request};
 use crate::command::PlannedKey;
 use crate::error::Error;
+use crate::keyspace::cold::ColdValue;
 use crate::keyspace::{Hold, SegmentSet};
 use crate::limits::FETCH_VALUES_MAX;
-use crate::keyspace::cold::ColdValue;
 use crate::store::{Store, Wanted};
 
 /// Why a unit cannot run yet.
@@ -35,17 +36,24 @@ fn reads_values(request: &Request<'_>, planned: &Planned) -> bool {
     (planned.command.reads_values)(planned.args(request.buffer, request.ranges))
 }
 
-/// The cold values that commands need, in whatever database: a SWAPDB among them may bring it up. Their segments are held.
+/// The cold values that commands need. Their segments are held.
 fn cold_values<'h>(
     hold: &'h Hold<'_>,
     request: &'h Request<'h>,
     commands: &'h [Planned],
 ) -> impl Iterator<Item = (Wanted, ColdValue)> {
-    let reading = commands.iter().filter(|planned| reads_values(request, planned));
-    reading.flat_map(|planned| planned.keys(request)).flat_map(|key| {
-        let hash = hold.keyspace().hash(key);
-        let tables = hold.segment(hold.keyspace().segment_of(hash)).tables();
-        tables.filter_map(move |(database, table)| {
+    let keyspace = hold.keyspace();
+    // A SWAPDB among them may bring the values of any database up.
+    let any_database = commands.iter().any(|planned| whole(planned) && planned.command.is_write());
+    let reading = commands.iter().enumerate().filter(|(_, planned)| reads_values(request, planned));
+    let keys = reading.flat_map(move |(index, planned)| {
+        let id = keyspace.databases.id(request.database_of(index));
+        planned.keys(request).map(move |key| (id, key))
+    });
+    keys.flat_map(move |(id, key)| {
+        let hash = keyspace.hash(key);
+        let tables = hold.segment(keyspace.segment_of(hash)).tables();
+        tables.filter(move |(database, _)| any_database || *database == id).filter_map(move |(database, table)| {
             let cold = table.cold_value(hash, key)?;
             Some((Wanted { database, hash, key: key.into() }, cold))
         })
@@ -53,12 +61,7 @@ fn cold_values<'h>(
 }
 
 /// What a unit, whose segments are held, needs and memory does not have.
-pub(super) fn missing(
-    store: &Store,
-    hold: &Hold<'_>,
-    request: &Request<'_>,
-    unit: &[Planned],
-) -> Option<Missing> {
+pub(super) fn missing(store: &Store, hold: &Hold<'_>, request: &Request<'_>, unit: &[Planned]) -> Option<Missing> {
     if store.keyspace().cold() == 0 {
         return None;
     }
@@ -72,7 +75,11 @@ pub(super) fn missing(
     // A single value is fetched whatever its size: it was in memory when it was written.
     let limit = store.fetch_bytes_max();
     if count > 1 && bytes > limit {
-        return Some(Missing::Refused(Error::TooLarge { what: "the sum of the values to be read", found: bytes, limit }));
+        return Some(Missing::Refused(Error::TooLarge {
+            what: "the sum of the values to be read",
+            found: bytes,
+            limit,
+        }));
     }
     (count > 0).then_some(Missing::Cold)
 }

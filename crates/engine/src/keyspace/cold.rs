@@ -112,12 +112,7 @@ impl Segment {
 
     /// Puts an entry that was read from the file in place of the cold one; returns the allocation to be freed: in `Err`
     /// the new one, when the old one has changed meanwhile or has its value already.
-    pub(crate) fn make_warm(
-        &mut self,
-        database: DatabaseId,
-        hash: u64,
-        mut warm: Entry,
-    ) -> Result<Entry, Entry> {
+    pub(crate) fn make_warm(&mut self, database: DatabaseId, hash: u64, mut warm: Entry) -> Result<Entry, Entry> {
         let Some(table) = self.existing_table_mut(database) else { return Err(warm) };
         let is_it = |entry: EntryRef<'_>| entry.key() == warm.borrow().key();
         let Some(mut found) = table.table.find_mut_where(hash, is_it) else { return Err(warm) };
@@ -145,15 +140,12 @@ impl Segment {
 
 impl DatabaseTable {
     /// The next value to become cold, and whether the hand has come round.
-    fn choose_cold(
-        &mut self,
-        buckets: &mut usize,
-        random: &mut dyn FnMut() -> u64,
-    ) -> (Option<EntryRef<'_>>, bool) {
+    fn choose_cold(&mut self, buckets: &mut usize, random: &mut dyn FnMut() -> u64) -> (Option<EntryRef<'_>>, bool) {
         let DatabaseTable { table, hands, .. } = self;
         let mut choice = Choice { seen: 0, best: None };
         let (mut came_round, mut looked_at) = (false, 0);
-        while choice.seen < WINDOW && !came_round && *buckets > 0 && (choice.best.is_none() || looked_at < BUCKETS_MAX) {
+        while choice.seen < WINDOW && !came_round && *buckets > 0 && (choice.best.is_none() || looked_at < BUCKETS_MAX)
+        {
             came_round = table.visit_bucket(&mut hands.all, |entry, mark| {
                 if may_become_cold(entry, mark) {
                     choice.consider(entry, EvictionPolicy::Tier, random());

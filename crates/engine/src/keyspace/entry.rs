@@ -64,7 +64,6 @@ pub struct Location {
     pub size_code: u8,
 }
 
-
 /// A value as commands see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {

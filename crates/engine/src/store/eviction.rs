@@ -203,7 +203,11 @@ impl Store {
         if limit == 0 || self.used_memory().saturating_add(wanted) <= limit {
             return MemoryRoom::Enough;
         }
-        if self.eviction_policy() == EvictionPolicy::Tier { self.wait_for_tier() } else { self.evict_for(wanted, limit) }
+        if self.eviction_policy() == EvictionPolicy::Tier {
+            self.wait_for_tier()
+        } else {
+            self.evict_for(wanted, limit)
+        }
     }
 
     /// The limit on memory, bytes; 0 for none.
@@ -235,7 +239,9 @@ impl Store {
                 MemoryRoom::Exhausted => {
                     return Err(Error::OutOfMemory { limit: self.shared.memory.limit.load(Relaxed) });
                 }
-                MemoryRoom::Wait if self.eviction_policy() == EvictionPolicy::Tier => self.wait_until_values_went(wanted),
+                MemoryRoom::Wait if self.eviction_policy() == EvictionPolicy::Tier => {
+                    self.wait_until_values_went(wanted)
+                }
                 MemoryRoom::Wait => {
                     // Room of the same size as an eviction asks for; given back at once.
                     self.wait_for_room(EXPIRE_SLICE_BYTES, RoomClass::Ordinary)?;

@@ -33,8 +33,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use bowline::Version;
 use bowline::Fetch;
+use bowline::Version;
 use bowline::exec::{Caller, Durability, Replies, Stop, Watched};
 use bowline_resp::{Protocol, Reply, RequestDecoder};
 

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bowline::{Durability, Waker};
 use bowline::command::Flags;
 use bowline::exec::{Executor, Failure, Planned, Timing};
 use bowline::histogram::HistogramSnapshot;
+use bowline::{Durability, Waker};
 use bowline_resp::{ArgRange, Args, RequestLimits};
 
 use super::Session;

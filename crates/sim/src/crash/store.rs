@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bowline::blocks::{FileSize, Geometry};
 use bowline::clock::Clock;
-use bowline::{Durability, Error, Restart, Version};
+use bowline::{Durability, Error, EvictionPolicy, MemoryLimit, Restart, Version};
 
 use super::model::{Command, DATABASES, Databases};
 use super::{Mistake, Problem, START_WALL_MS, check_no_second_sync, clock_after_restart, shared_disk};
@@ -24,7 +24,10 @@ const BLOCK_BYTES: u32 = 4096;
 /// A block file of a fixed size that the workload fills: the smallest there is.
 const SMALL_FILE_BYTES: u64 = 64 * BLOCK_BYTES as u64;
 
-/// What a seed makes of the block file.
+/// A limit on memory that some values exceed, with the tables of a few databases below it.
+const SMALL_MEMORY_BYTES: usize = 12 * 1024;
+
+/// What a seed makes of the block file and of memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shape {
     /// It grows by itself, and has no reason to.
@@ -34,7 +37,20 @@ pub enum Shape {
     Full,
     /// Values are large: it grows.
     Growing,
+    /// Memory is small, and has the policy "tier": most values are in the file only.
+    Tiered,
 }
+
+/// How replies begin that say that nothing was done.
+const REFUSALS: [&[u8]; 5] = [
+    b"-MISCONF",
+    b"-ERR the block file",
+    b"-OOM",
+    b"-EXECABORT Transaction discarded because of: OOM",
+    b"-ERR the sum of",
+];
+/// What a reply says of a value that cannot be read.
+const UNREADABLE: &[u8] = b"the value cannot be read back";
 
 /// Commands that ran at one moment: one, or those of a transaction.
 #[derive(Clone, Debug)]
@@ -71,6 +87,8 @@ pub struct StoreHistory {
     seen: Version,
     shape: Shape,
     refused: u32,
+    /// Values that left memory, and values that were read back.
+    tiered: (u64, u64),
 }
 
 impl Shape {
@@ -80,6 +98,7 @@ impl Shape {
         match seed % 8 {
             1 | 3 | 7 => Shape::Full,
             5 => Shape::Growing,
+            2 | 6 => Shape::Tiered,
             _ => Shape::Roomy,
         }
     }
@@ -89,10 +108,18 @@ impl Shape {
         Geometry { block_bytes: BLOCK_BYTES, size }
     }
 
+    fn memory_limit(self) -> MemoryLimit {
+        match self {
+            Shape::Tiered => MemoryLimit { bytes: SMALL_MEMORY_BYTES, policy: EvictionPolicy::Tier },
+            _ => MemoryLimit::default(),
+        }
+    }
+
     fn value(self, random: &mut Random) -> Vec<u8> {
         let length = match self {
             Shape::Growing if random.chance(1, 3) => 50_000 + random.index(200_000),
             Shape::Full if random.chance(1, 3) => 2_000 + random.index(12_000),
+            Shape::Tiered if random.chance(1, 2) => 200 + random.index(1_500),
             _ if random.chance(1, 30) => 3_000 + random.index(20_000),
             _ => random.index(300),
         };
@@ -115,6 +142,11 @@ impl StoreHistory {
     /// Number of writing operations that came back or were run since.
     pub fn writes(&self) -> usize {
         self.writes.len()
+    }
+
+    /// Values that left memory, and values that were read back.
+    pub fn tiered(&self) -> (u64, u64) {
+        self.tiered
     }
 
     /// Number of commands that were refused for want of room.
@@ -201,6 +233,8 @@ impl StoreProcess<'_> {
         }
         self.let_replies_leave(random)?;
         let poisoned = self.machine.store.log().is_poisoned();
+        let tier = self.machine.store.tier();
+        self.history.tiered = (self.history.tiered.0 + tier.made_cold, self.history.tiered.1 + tier.fetched);
         if random.chance(3, 4) {
             // The process ends without a farewell; dropping the store must not tidy up what a crash would leave.
             self.machine.disk.crash_now();
@@ -264,7 +298,12 @@ impl StoreProcess<'_> {
         if newest > before && newest <= self.history.seen {
             return Err(Problem::VersionReused { seen: self.history.seen, found: newest });
         }
-        if reply.starts_with(b"-MISCONF") || reply.starts_with(b"-ERR the block file") {
+        // A disk that fails, or has no power, gives no values back.
+        let is_unread = reply.windows(UNREADABLE.len()).any(|part| part == UNREADABLE);
+        if is_unread && !self.machine.disk.has_failed() && !self.machine.disk.is_off() {
+            return Err(Problem::State(format!("{operation:?} was answered {:?}", String::from_utf8_lossy(&reply))));
+        }
+        if is_unread || REFUSALS.iter().any(|refusal| reply.starts_with(refusal)) {
             self.history.refused += 1;
             return Ok(());
         }
@@ -315,6 +354,7 @@ fn live(
 ) -> Result<End, Problem> {
     let mut options = options(shared_disk(disk, mistake), clock);
     options.block_file_geometry = history.shape.geometry();
+    options.memory_limit = history.shape.memory_limit();
     // Taken from the clock, so that every other start is lazy and a seed means the rest of what it always meant.
     let (is_lazy, checkpoint_first) = (clock.wall_ms() % 2 == 0, clock.wall_ms() / 2 % 2 == 0);
     options.restart = if is_lazy { Restart::Lazy } else { Restart::Eager };
