@@ -179,7 +179,8 @@ class Bench:
         return statistics.median(times)
 
     def restart_checkpoint(self) -> list[dict]:
-        """Loading a checkpoint of 5 M keys until PING is answered, against Redis loading its RDB file; page cache warm."""
+        """Loading a checkpoint of 5 M keys until PING is answered, against Redis loading its RDB file; page cache warm. Then
+        the time until the first value is right, lazy against eager, page cache warm and, where the system allows, cold."""
         keys, found = self.many_keys, {}
         for server in (Bowline(self.base, cpus=None, threads=2), Redis(self.base, cpus=None)):
             try:
@@ -189,8 +190,41 @@ class Bench:
                 found[server.name] = keys / self.restarts(server, keys, "SAVE")
             finally:
                 server.remove()
-        return [shown(row(f"restart from a checkpoint of {keys / 1e6:g} M keys", found["bowline"], found["redis"], "keys/s", 3.0,
+        rows = [shown(row(f"restart from a checkpoint of {keys / 1e6:g} M keys", found["bowline"], found["redis"], "keys/s", 3.0,
                           against="Redis, loading its RDB"))]
+        return rows + self.first_values(keys)
+
+    def first_values(self, keys: int) -> list[dict]:
+        """Milliseconds from exec to the first right GET: medians of five starts each, lazy and eager in turn."""
+        server, rows = Bowline(self.base, cpus=None, threads=2), []
+        try:
+            server.start()
+            fill(server, keys)
+            wanted = server.ask(b"GET key:000000001234\r\n")
+            assert wanted.startswith(b"$"), f"a key of the load is missing: {wanted!r}"
+            server.end_with("SAVE")
+            plain = server.arguments
+            for cache in ("warm", "cold"):
+                if cache == "cold" and not drop_page_cache():
+                    break
+                times = {"lazy": [], "eager": []}
+                for _ in range(1 if self.quick else 5):
+                    for how, taken in times.items():
+                        server.arguments = [*plain, "--restart", how]
+                        if cache == "cold":
+                            drop_page_cache()
+                        began = time.monotonic()
+                        server.start()
+                        found = server.ask(b"GET key:000000001234\r\n")
+                        taken.append(1000 * (time.monotonic() - began))
+                        assert found == wanted, f"{found!r} instead of {wanted!r}"
+                        server.end_with("SAVE")
+                rows.append(shown(row(f"first value after a lazy restart, {keys / 1e6:g} M keys, {cache} page cache",
+                                      statistics.median(times["lazy"]), statistics.median(times["eager"]), "ms", 0.1,
+                                      against="eager", lower_is_better=True)))
+        finally:
+            server.remove()
+        return rows
 
     def checkpoint(self) -> list[dict]:
         """SETs at full speed with 5 M keys, alone and while a checkpoint (BGSAVE) of all of them is written."""
@@ -264,6 +298,16 @@ class Bench:
 
 PARTS = ["get_set", "pipelined", "durable", "mix", "memory", "hit_ratio", "restart", "restart_checkpoint", "checkpoint", "disk", "loops",
          "tier"]
+
+
+def drop_page_cache() -> bool:
+    """Writes everything back and empties the page cache; False where that is not allowed."""
+    os.sync()
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    except OSError:
+        return False
+    return True
 
 
 def machine() -> dict:

@@ -45,6 +45,7 @@ pub(crate) fn apply_to_key(
     freed: &mut Freed,
 ) -> Result<(), DoesNotFit> {
     let segment = hold.keyspace().segment_of(hash);
+    assert!(hold.keyspace().is_loaded(segment), "a segment is loaded before anything in it is changed");
     match *effect {
         Effect::Put { database, key, value, expire_at } => {
             let (table, hasher) = hold.table_mut(segment, database);
@@ -91,6 +92,10 @@ pub(crate) fn apply_to_many(
     freed: &mut Freed,
 ) -> Result<(), DoesNotFit> {
     let keyspace = hold.keyspace();
+    assert!(
+        matches!(effect, Effect::Move { .. }) || keyspace.all_loaded(),
+        "all is loaded before whole databases change"
+    );
     match *effect {
         Effect::Move { database, key, to_database, to_key } => {
             return apply_move(hold, (database, key), (to_database, to_key), version, freed);
@@ -150,6 +155,8 @@ fn apply_move(
     let keyspace = hold.keyspace();
     let (hash, to_hash) = (keyspace.hash(key), keyspace.hash(to_key));
     let segment = keyspace.segment_of(hash);
+    let are_loaded = keyspace.is_loaded(segment) && keyspace.is_loaded(keyspace.segment_of(to_hash));
+    assert!(are_loaded, "segments are loaded before anything in them is changed");
     let (table, hasher) = hold.table_mut(segment, database);
     let (mut entry, old) = table.move_out(hash, key, to_key, version, hasher)?;
     freed.entry(old);

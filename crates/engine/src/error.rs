@@ -71,6 +71,12 @@ pub enum Error {
         /// What is wrong with the file.
         cause: String,
     },
+    /// A part of the store was not in memory yet and cannot be loaded. The store stops: nothing acknowledged is lost by that.
+    #[error("the entries cannot be loaded ({cause}): see the log, restore a backup")]
+    NotLoaded {
+        /// What is wrong with the file.
+        cause: String,
+    },
     /// The block file is full: the checkpoint was given up, the one before stays. Writes wait until there is room.
     #[error("the block file {} is full at {bytes} bytes: delete some keys, or make a larger one", path.display())]
     BlockFileFull {

@@ -45,9 +45,9 @@ pub use error::{Error, Result};
 pub use exec::Durability;
 pub use keyspace::EvictionPolicy;
 pub use store::{
-    Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Fetch, Iter, MemoryGauge,
-    MemoryInUse, MemoryLimit, MemoryStatistics, OnFailure, Options, RestoreError, RestoreProgress, RestoreRequest,
-    Restored, ScrubStatistics, Statistics, Store, StoreCheck, Target, TierStatistics, Waker,
-    check_no_unfinished_restore, check_store, inspect_block_file, restore,
+    Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Fetch, Iter, LoadStatistics,
+    MemoryGauge, MemoryInUse, MemoryLimit, MemoryStatistics, OnFailure, Options, Restart, RestoreError,
+    RestoreProgress, RestoreRequest, Restored, ScrubStatistics, Statistics, Store, StoreCheck, Target, TierStatistics,
+    Waker, check_no_unfinished_restore, check_store, inspect_block_file, restore,
 };
 pub use version::Version;

@@ -73,6 +73,12 @@ pub const FETCH_THREADS: usize = 8;
 /// Most values that one wake-up of a client asks for at once. Reached: the rest is asked for when these are there.
 pub const FETCH_VALUES_MAX: usize = 256;
 
+/// Most threads that load entries; fewer where there are fewer cores.
+pub const LOAD_THREADS_MAX: usize = 8;
+
+/// Threads more, in a lazy start, that load only what a command waits for, so that it never waits for what nobody wants.
+pub const LOAD_WANTED_THREADS: usize = 2;
+
 /// A command that has waited for values so often has them left in memory until it has run.
 pub const FETCH_URGENT_AFTER: u8 = 2;
 

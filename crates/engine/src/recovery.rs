@@ -7,15 +7,15 @@
 //! ```
 //!
 //! Effects on one key keep their order, because a key has one segment and a segment one worker. A value that was left in
-//! the block file is read before an effect that changes a part of it. Not here: finding and verifying the frames
+//! the block file is read before an effect that changes a part of it, and so is a segment that was not loaded (lazy start). Not here: finding and verifying the frames
 //! (`log::recovery`).
 
 use crate::apply::{Freed, apply_to_key, apply_to_many};
-use crate::blocks::View;
 use crate::effect::Effect;
 use crate::error::{Error, Result};
 use crate::keyspace::{DoesNotFit, Hold, Keyspace, SegmentSet};
 use crate::log::ReplayFrame;
+use crate::store::Load;
 use crate::version::Version;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -50,26 +50,27 @@ struct Worker {
 /// Takes frames and brings the keyspace to their state.
 pub(crate) struct Recovery {
     keyspace: Arc<Keyspace>,
-    /// Where values are that were not loaded.
-    view: Option<View>,
+    /// Where entries and values are that are not in memory.
+    load: Option<Arc<Load>>,
     /// Records up to this version are there already: a checkpoint was loaded.
     cut: Version,
     /// Records beyond it.
     records: u64,
     workers: Vec<Worker>,
+    parallel: bool,
 }
 
 impl Recovery {
     /// A recovery into a keyspace that is exact at `cut`, with threads of its own if `parallel`.
-    /// `view` has the values that were left in the block file.
-    pub(crate) fn new(keyspace: Arc<Keyspace>, cut: Version, parallel: bool, view: Option<View>) -> Recovery {
+    /// `load` has what is still in the block file.
+    pub(crate) fn new(keyspace: Arc<Keyspace>, cut: Version, parallel: bool, load: Option<Arc<Load>>) -> Recovery {
         let cores = if parallel { std::thread::available_parallelism().map_or(1, usize::from) } else { 0 };
         let count = cores.min(keyspace.segment_count()).min(8);
-        let workers = (0..count).filter_map(|index| Worker::start(&keyspace, view.clone(), index, count));
+        let workers = (0..count).filter_map(|index| Worker::start(&keyspace, load.clone(), index, count));
         let workers: Vec<Worker> = workers.collect();
         // All or none: the segments are divided by the number of workers.
         let workers = if workers.len() == count { workers } else { Vec::new() };
-        Recovery { keyspace, view, cut, records: 0, workers }
+        Recovery { keyspace, load, cut, records: 0, workers, parallel }
     }
 
     /// Applies the records of one frame, or hands them to the workers.
@@ -116,9 +117,24 @@ impl Recovery {
         effect: &Effect<'_>,
         apply: impl FnOnce(&mut Hold<'_>, &mut Freed) -> std::result::Result<(), DoesNotFit>,
     ) -> Result<()> {
+        if let Some(load) = &self.load {
+            match self.segments_of(effect) {
+                Some(segments) => load.load_here(segments)?,
+                None => load.load_all(self.parallel, &|_| {})?,
+            }
+        }
         let mut hold = self.keyspace.hold(SegmentSet::EMPTY, self.keyspace.every_segment());
-        fetch_for(&mut hold, self.view.as_ref(), effect)?;
+        fetch_for(&mut hold, self.load.as_deref(), effect)?;
         apply(&mut hold, &mut Freed::default()).map_err(|problem| corrupt(frame, problem.0))
+    }
+
+    /// The segments of the keys that an effect is about; `None` for one about whole databases.
+    fn segments_of(&self, effect: &Effect<'_>) -> Option<SegmentSet> {
+        let segment_of = |key: &[u8]| SegmentSet::one(self.keyspace.segment_of(self.keyspace.hash(key)));
+        match *effect {
+            Effect::Move { key, to_key, .. } => Some(segment_of(key).union(segment_of(to_key))),
+            _ => effect.single_key().map(segment_of),
+        }
     }
 
     fn send(&mut self, frame: &Arc<ReplayFrame>) -> Result<()> {
@@ -168,18 +184,18 @@ fn corrupt(frame: &ReplayFrame, what: &'static str) -> Error {
 }
 
 impl Worker {
-    fn start(keyspace: &Arc<Keyspace>, view: Option<View>, index: usize, count: usize) -> Option<Worker> {
+    fn start(keyspace: &Arc<Keyspace>, load: Option<Arc<Load>>, index: usize, count: usize) -> Option<Worker> {
         let (work, queue) = sync_channel(QUEUE);
         let keyspace = keyspace.clone();
         let thread = std::thread::Builder::new().name(format!("recovery-{index}"));
-        let thread = thread.spawn(move || apply_all(&keyspace, view.as_ref(), (index, count), &queue)).ok()?;
+        let thread = thread.spawn(move || apply_all(&keyspace, load.as_deref(), (index, count), &queue)).ok()?;
         Some(Worker { work, items: Vec::new(), thread })
     }
 }
 
 fn apply_all(
     keyspace: &Keyspace,
-    view: Option<&View>,
+    load: Option<&Load>,
     (index, count): (usize, usize),
     queue: &Receiver<Work>,
 ) -> Result<()> {
@@ -188,8 +204,13 @@ fn apply_all(
     for work in queue {
         match work {
             Work::Apply(frame, items) => {
+                if let Some(load) = load.filter(|_| !keyspace.all_loaded()) {
+                    let mut wanted = SegmentSet::EMPTY;
+                    items.iter().for_each(|item| wanted.insert(keyspace.segment_of(item.hash)));
+                    load.load_here(wanted)?;
+                }
                 let mut hold = keyspace.hold(SegmentSet::EMPTY, own);
-                apply_items(&mut hold, view, &frame, &items)?;
+                apply_items(&mut hold, load, &frame, &items)?;
             }
             Work::Barrier(done) => drop(done),
         }
@@ -197,7 +218,7 @@ fn apply_all(
     Ok(())
 }
 
-fn apply_items(hold: &mut Hold<'_>, view: Option<&View>, frame: &ReplayFrame, items: &[Item]) -> Result<()> {
+fn apply_items(hold: &mut Hold<'_>, load: Option<&Load>, frame: &ReplayFrame, items: &[Item]) -> Result<()> {
     let mut freed = Freed::default();
     let id = hold.keyspace().databases.id(0);
     for (index, item) in items.iter().enumerate() {
@@ -205,7 +226,7 @@ fn apply_items(hold: &mut Hold<'_>, view: Option<&View>, frame: &ReplayFrame, it
         let bytes = frame.payload.get(item.offset as usize..).unwrap_or_default();
         let decoded = Effect::decode(bytes);
         let (effect, _) = decoded.map_err(|_| corrupt(frame, "an effect that was read once is not there"))?;
-        fetch_for(hold, view, &effect)?;
+        fetch_for(hold, load, &effect)?;
         let applied = apply_to_key(hold, item.hash, &effect, item.version, &mut freed);
         applied.map_err(|problem| corrupt(frame, problem.0))?;
     }
@@ -213,12 +234,12 @@ fn apply_items(hold: &mut Hold<'_>, view: Option<&View>, frame: &ReplayFrame, it
 }
 
 /// Brings the value into memory that an effect needs, if it was left in the block file. Its segment is held.
-fn fetch_for(hold: &mut Hold<'_>, view: Option<&View>, effect: &Effect<'_>) -> Result<()> {
-    let Some((view, (database, key))) = view.zip(effect.needs_value_of()) else { return Ok(()) };
+fn fetch_for(hold: &mut Hold<'_>, load: Option<&Load>, effect: &Effect<'_>) -> Result<()> {
+    let Some((load, (database, key))) = load.zip(effect.needs_value_of()) else { return Ok(()) };
     let hash = hold.keyspace().hash(key);
     let segment = hold.keyspace().segment_of(hash);
     let cold = hold.table(segment, database).and_then(|table| table.cold_value(hash, key));
-    let Some(cold) = cold else { return Ok(()) };
+    let Some((cold, view)) = cold.zip(load.view(segment)) else { return Ok(()) };
     let entry = view.read_cold(&cold, database, key)?;
     // The same as it was: nobody else has the segment.
     let _ = hold.segment_mut(segment).make_warm(database, hash, entry);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bowline::blocks::{Compression, FileSize, Geometry};
 use bowline::log::ArchiveOptions;
-use bowline::{CheckpointPolicy, Durability, Error, EvictionPolicy, MemoryLimit, Options, Store};
+use bowline::{CheckpointPolicy, Durability, Error, EvictionPolicy, MemoryLimit, Options, Restart, Store};
 
 use crate::memory;
 use crate::net::accept::Acceptor;
@@ -134,6 +134,10 @@ pub(crate) fn options(settings: &Settings, process: &Process) -> Options {
     };
     options.checkpoints = checkpoint_policy(settings);
     options.compression = compression(settings);
+    options.restart = match settings.restart {
+        settings::Restart::Eager => Restart::Eager,
+        settings::Restart::Lazy => Restart::Lazy,
+    };
     options.archive = archive(settings);
     options.scrub_bytes_per_second = settings.scrub_rate;
     options.durability = level(settings.durability);
@@ -148,7 +152,11 @@ pub(crate) fn options(settings: &Settings, process: &Process) -> Options {
     options.log_buffer_bytes = bytes(settings.log_buffer_bytes());
     let process = process.clone();
     options.on_failure = Some(Arc::new(move |error: &Error| {
-        process.end_now(&Exit::StorageFailed(format!("{error}; the server ends, nothing acknowledged is lost")))
+        process.end_now(&match error {
+            // Met while entries are loaded, after a lazy start.
+            Error::Corrupt { .. } => Exit::Damaged(error.to_string()),
+            _ => Exit::StorageFailed(format!("{error}; the server ends, nothing acknowledged is lost")),
+        })
     }));
     options
 }

@@ -108,6 +108,7 @@ impl<'a> View<'a, '_> {
         let keyspace = self.hold.keyspace();
         let hash = self.context.hash(self.hold, key);
         let segment = keyspace.segment_of(hash);
+        debug_assert!(keyspace.is_loaded(segment), "a segment is loaded before anything in it is looked at");
         let id = keyspace.databases.id(self.context.database);
         match self.hold.table(segment, id).and_then(|table| table.find(hash, key)) {
             Some(entry) if entry.is_expired(self.context.now_ms) => Err(CommandError::MetExpired),
@@ -129,6 +130,7 @@ impl<'a> View<'a, '_> {
     /// `MetExpired`, for the executor, when an entry of it has expired.
     pub fn tables(&mut self) -> Result<Vec<(usize, &'a DatabaseTable)>, CommandError> {
         let keyspace = self.hold.keyspace();
+        debug_assert!(keyspace.all_loaded(), "all is loaded before a whole database is looked at");
         let id = keyspace.databases.id(self.context.database);
         self.context.depend_on(self.context.last_version);
         let mut tables = Vec::new();

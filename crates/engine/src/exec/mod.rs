@@ -10,10 +10,13 @@
 //!
 //! A group is nothing but a shared hold: each command is still on its own, with a version of its own. Room in the log is
 //! taken before anything executes; where there is none yet the caller parks, where the disk is full the command is
-//! refused. A command that needs a cold value is not begun either: the caller parks until it was read (`values`). Not here: bytes of connections (crate `server`), what commands do (`command`).
+//! refused. A command that needs a cold value is not begun either: the caller parks until it was read
+//! (`values`); the same for keys in a segment that is not loaded yet (`segments`). Not here: bytes of connections (crate
+//! `server`), what commands do (`command`).
 
 mod laps;
 mod replies;
+mod segments;
 mod unit;
 mod values;
 
@@ -85,7 +88,8 @@ impl Planned {
 pub enum Stop {
     /// The log has no room at the moment: park, and run the rest when the log's listener is woken.
     Room,
-    /// Values are being read from the block file: take [`Executor::take_fetch`], park, and run the rest when it is done.
+    /// Values, or segments of the store, are being read from the block file: take [`Executor::take_fetch`], park, and run
+    /// the rest when it is done.
     Values,
     /// More replies wait than [`Executor::set_reply_bytes_max`] allows: send some, then run the rest.
     Replies,
@@ -200,7 +204,16 @@ impl Executor {
             if replies.len() > self.reply_bytes_max {
                 return RunEnd { done, stopped: Some(Stop::Replies) };
             }
-            let rest = &batch[done..];
+            let rest = match self.loaded_part(&request, &batch[done..]) {
+                Ok(0) => return RunEnd { done, stopped: Some(Stop::Values) },
+                Ok(count) => &batch[done..done + count],
+                Err(error) => {
+                    self.told.note_failure(batch[done].command, b"ERR");
+                    replies.writer(caller.protocol).error(&format!("ERR {error}"));
+                    done += 1;
+                    continue;
+                }
+            };
             let group = group_of(rest, &request, self.store.key_bytes_max());
             let finished = if group == 0 { None } else { self.run_group(&request, &rest[..group], done, replies) };
             match finished {

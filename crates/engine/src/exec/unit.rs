@@ -25,6 +25,10 @@ pub struct Watched {
 }
 
 impl Watched {
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
     /// Whether this is about `key` of database `number`.
     pub fn is(&self, number: u32, key: &[u8]) -> bool {
         self.database == number && self.key == key
@@ -91,7 +95,7 @@ pub enum TransactionEnd {
     Done,
     /// The log has no room at the moment: park, and try the same again when the log's listener is woken.
     Room,
-    /// Values are being read from the block file: take [`Executor::take_fetch`], park, and try the same again when it is
+    /// Values, or segments of the store, are being read from the block file: take [`Executor::take_fetch`], park, and try the same again when it is
     /// done.
     Values,
 }
@@ -101,12 +105,15 @@ pub const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'max
 const OUT_OF_MEMORY_ABORT: &str = "EXECABORT Transaction discarded because of: ";
 
 impl Executor {
-    /// Notes the state of a key for a later transaction.
+    /// Notes the state of a key for a later transaction. After a lazy start [`Executor::load_keys`] comes first; without
+    /// it the key's segment is loaded here.
     pub fn watch(&mut self, caller: &Caller, key: &[u8]) -> Watched {
         let keyspace = self.store.keyspace();
         let hash = keyspace.hash(key);
         let mut segment = SegmentSet::EMPTY;
         segment.insert(keyspace.segment_of(hash));
+        // Where that fails the store has stopped, and no transaction runs.
+        let _ = self.store.load_segments(segment);
         let hold = keyspace.hold(segment, SegmentSet::EMPTY);
         let version = current_version(&hold, caller.database, key, self.store.now_ms());
         Watched { database: caller.database, key: key.to_vec(), version }
@@ -125,6 +132,14 @@ impl Executor {
         let Transaction { buffer, ranges, databases, .. } = transaction;
         let request = Request { caller, buffer, ranges, databases, now_ms };
         loop {
+            match self.load_unit(&request, &transaction.commands, watched) {
+                Ok(true) => {}
+                Ok(false) => return TransactionEnd::Values,
+                Err(error) => {
+                    replies.writer(caller.protocol).error(&format!("ERR {error}"));
+                    return TransactionEnd::Done;
+                }
+            }
             let end = self.run_unit(&request, &transaction.commands, watched, true, replies);
             if end != TransactionEnd::Values {
                 self.fetch = None;

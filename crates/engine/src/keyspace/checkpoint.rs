@@ -14,13 +14,12 @@
 //! Not here: the block file (`blocks`), when a checkpoint begins and what is done with it (`store`).
 
 use super::database::{DatabaseId, DatabaseIds};
-use super::entry::{Entry, EntryRef, Value};
+use super::entry::{EntryRef, Value};
 use super::mark::Outcome;
 use super::segment::{DatabaseTable, DoesNotFit};
 use super::tracking::{Counters, Handed};
 use super::{Hold, Keyspace, SegmentSet};
 use crate::version::Version;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -291,8 +290,9 @@ impl Keyspace {
     /// slots takes (8 bytes of memory for each entry).
     ///
     /// # Panics
-    /// If a checkpoint runs or is not settled.
+    /// If a checkpoint runs or is not settled, or if the file has entries that memory does not.
     pub fn forget_file(&self) {
+        assert!(self.all_loaded(), "the file is given up when all entries are in memory");
         for segment in self.every_segment().iter() {
             self.hold(SegmentSet::EMPTY, SegmentSet::one(segment)).segment_mut(segment).forget_file();
         }
@@ -348,66 +348,5 @@ impl Keyspace {
     pub fn hash_end(&self, segment: usize) -> Option<u64> {
         let next = segment + 1;
         (next < self.segments.len()).then(|| (next as u64) << (u64::BITS - self.segments.len().ilog2()))
-    }
-
-    /// Holds a segment for loading entries from the file, with room made in advance for so many in each database. Threads
-    /// load different segments at once.
-    pub fn loader(&self, segment: usize, rooms: &[(DatabaseId, usize)]) -> Loader<'_> {
-        let mut hold = self.hold(SegmentSet::EMPTY, SegmentSet::one(segment));
-        for &(database, room) in rooms {
-            hold.segment_mut(segment).table_mut(database, room);
-        }
-        Loader { hold, segment, waiting: VecDeque::with_capacity(LOAD_AHEAD), waiting_bytes: 0 }
-    }
-}
-
-/// Entries that wait for their buckets to be fetched.
-const LOAD_AHEAD: usize = 16;
-
-/// Loads entries that come from the file into one segment: they are clean, and stored.
-#[must_use = "entries may wait until it is finished"]
-pub struct Loader<'k> {
-    hold: Hold<'k>,
-    segment: usize,
-    waiting: VecDeque<(DatabaseId, u64, Entry)>,
-    waiting_bytes: usize,
-}
-
-impl Loader<'_> {
-    /// Adds an entry; it may go in a little later. Cost: no cache miss is waited for where entries follow each other.
-    ///
-    /// # Errors
-    /// When its key is there already, or its hash belongs to another segment: the file is damaged.
-    pub fn add(&mut self, database: DatabaseId, hash: u64, entry: Entry) -> Result<(), DoesNotFit> {
-        if self.hold.keyspace().segment_of(hash) != self.segment {
-            return Err(DoesNotFit("a record lies among hashes that are not its own"));
-        }
-        self.hold.table_mut(self.segment, database).0.entries().prefetch_bucket(hash);
-        self.waiting_bytes += entry.borrow().allocated_bytes();
-        self.waiting.push_back((database, hash, entry));
-        if self.waiting.len() >= LOAD_AHEAD { self.put_one() } else { Ok(()) }
-    }
-
-    /// Bytes that the segment takes so far.
-    pub fn bytes(&self) -> usize {
-        self.hold.segment(self.segment).bytes() + self.waiting_bytes
-    }
-
-    /// Puts in what is left.
-    ///
-    /// # Errors
-    /// As [`Loader::add`].
-    pub fn finish(mut self) -> Result<(), DoesNotFit> {
-        while !self.waiting.is_empty() {
-            self.put_one()?;
-        }
-        Ok(())
-    }
-
-    fn put_one(&mut self) -> Result<(), DoesNotFit> {
-        let Some((database, hash, entry)) = self.waiting.pop_front() else { return Ok(()) };
-        self.waiting_bytes -= entry.borrow().allocated_bytes();
-        let (table, hasher) = self.hold.table_mut(self.segment, database);
-        table.load(hash, entry, hasher)
     }
 }

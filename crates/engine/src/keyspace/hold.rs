@@ -17,7 +17,7 @@ use parking_lot::RawRwLock;
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A set of segments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +92,8 @@ impl SegmentSet {
 pub(super) struct LockedSegment {
     lock: RawRwLock,
     deadline: AtomicU64,
+    /// Changes only while the segment is held for changes, or nobody else has the keyspace.
+    is_loaded: AtomicBool,
     segment: UnsafeCell<Segment>,
 }
 
@@ -103,12 +105,21 @@ impl LockedSegment {
         LockedSegment {
             lock: RawRwLock::INIT,
             deadline: AtomicU64::new(u64::MAX),
+            is_loaded: AtomicBool::new(true),
             segment: UnsafeCell::new(Segment::new(counters)),
         }
     }
 
     pub(super) fn deadline(&self) -> u64 {
         self.deadline.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_loaded(&self) -> bool {
+        self.is_loaded.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_loaded(&self, is_loaded: bool) {
+        self.is_loaded.store(is_loaded, Ordering::Relaxed);
     }
 }
 

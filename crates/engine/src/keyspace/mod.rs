@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Segments are reached only through a [`Hold`], which locks them in ascending order: the one rule against deadlock,
-//! written once. What a checkpoint asks of all this is in `checkpoint`, what it knows of an entry in `mark`. Not here:
+//! written once. What a checkpoint asks of all this is in `checkpoint`, what it knows of an entry in `mark`, which segments
+//! are still to be loaded in `load`. Not here:
 //! what commands mean (`command`), what is logged (`effect`).
 
 mod alarm;
@@ -22,6 +23,7 @@ mod eviction;
 mod ghosts;
 pub mod hash;
 mod hold;
+pub mod load;
 mod mark;
 mod pass;
 mod prefetch;
@@ -42,6 +44,7 @@ use hash::KeyHasher;
 use hold::LockedSegment;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use tracking::Counters;
 
 /// All segments and the map of databases.
@@ -56,6 +59,8 @@ pub struct Keyspace {
     pub alarm: Alarm,
     counters: Arc<Counters>,
     history: Mutex<History>,
+    /// Segments whose entries are still in the file only.
+    unloaded: AtomicUsize,
 }
 
 impl Keyspace {
@@ -72,6 +77,7 @@ impl Keyspace {
             alarm: Alarm::default(),
             counters,
             history: Mutex::default(),
+            unloaded: AtomicUsize::new(0),
         }
     }
 

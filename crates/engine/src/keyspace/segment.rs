@@ -85,6 +85,12 @@ impl Segment {
         ids.into_iter().filter_map(|id| self.detach(id)).collect()
     }
 
+    /// Takes the tables of a segment that was filled apart.
+    pub(super) fn take_over(&mut self, apart: &mut Segment) {
+        assert!(self.tables.is_empty() && self.detached.is_empty(), "nothing is in a segment before it is loaded");
+        self.tables = std::mem::take(&mut apart.tables);
+    }
+
     /// The tables and the databases they belong to.
     pub fn tables(&self) -> impl Iterator<Item = (DatabaseId, &DatabaseTable)> {
         self.tables.iter().map(|(id, table)| (*id, table))

@@ -173,6 +173,7 @@ impl Store {
     /// [`Error::Poisoned`].
     pub fn len(&self) -> Result<usize> {
         let keyspace = self.keyspace();
+        self.load_segments(keyspace.every_segment())?;
         let hold = keyspace.hold(keyspace.every_segment(), SegmentSet::EMPTY);
         let tables = (0..keyspace.segment_count()).filter_map(|segment| hold.table(segment, keyspace.databases.id(0)));
         let keys = tables.map(|table| table.entries().len()).sum();
@@ -255,6 +256,7 @@ impl Store {
         run: impl FnOnce(&mut Change<'_, '_, '_>) -> R,
     ) -> Result<(R, Version)> {
         let room = bytes + 64;
+        self.load_segments(segments)?;
         self.wait_for_room(room, class)?;
         let now_ms = self.now_ms();
         let mut pending = Pending::default();
@@ -287,6 +289,7 @@ impl Store {
 
     fn view<R>(&self, key: &[u8], read: impl Fn(EntryRef<'_>) -> R) -> Result<Option<R>> {
         let segment = one(self.keyspace().segment_of(self.keyspace().hash(key)));
+        self.load_segments(segment)?;
         let hold = self.keyspace().hold(segment, SegmentSet::EMPTY);
         let mut context = self.context(self.now_ms());
         let found = View { hold: &hold, context: &mut context }.find(key).map(|entry| entry.map(&read));
@@ -319,6 +322,7 @@ impl Iter<'_> {
     fn step(&mut self) -> Result<Version> {
         let keyspace = self.store.keyspace();
         let now_ms = self.store.now_ms();
+        self.store.load_segments(one(self.segment))?;
         // What is left out because it has expired is gone for good first, where there is room to say so.
         let _ = self.store.remove_due(self.segment, now_ms, RoomClass::Removal);
         let hold = keyspace.hold(one(self.segment), SegmentSet::EMPTY);

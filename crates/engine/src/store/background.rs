@@ -23,8 +23,8 @@ const UNLIMITED_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether a checkpoint is due.
 const CHECKPOINT_LOOK: Duration = Duration::from_millis(100);
-/// How much the checkpoint thread stands back for the others, as `nice` counts it.
-const CHECKPOINT_NICE: i32 = 10;
+/// How much threads stand back whose work nobody waits for, as `nice` counts it.
+pub(super) const NICE: i32 = 10;
 
 /// The log's state machines: on threads of their own, or turned by hand.
 enum LogMachines {
@@ -215,7 +215,7 @@ fn evict(store: &Weak<super::Shared>) {
 /// Writes a checkpoint whenever one is due.
 fn write_checkpoints(store: &Weak<super::Shared>) {
     // Whoever waits for a reply goes first.
-    let _ = rustix::process::nice(CHECKPOINT_NICE);
+    let _ = rustix::process::nice(NICE);
     while let Some(shared) = store.upgrade() {
         let store = Store { shared };
         let _ = store.shared.checkpoints.thread.set(thread::current());

@@ -13,31 +13,20 @@
 //! What the caller of `blocks` gives it to keep (the database map):
 //! `version limit u64, next id u32, count u32, then count times: number u32, id u32`, little-endian.
 //!
-//! Not here: how the bytes are found again (`blocks`), the log's tail (`recovery`).
+//! Not here: how the bytes are found again (`blocks`), how entries come into memory (`load`), the log's tail (`recovery`).
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
 
-use super::eviction::MemoryLimit;
+use super::load::Load;
 use super::options::Options;
 use super::random_u128;
-use crate::blocks::{BlockFile, Identity, Superblock, View};
+use crate::blocks::{BlockFile, Identity, Superblock};
 use crate::error::{Error, Result};
-use crate::keyspace::cold;
-use crate::keyspace::entry::Entry;
-use crate::keyspace::{DatabaseId, DatabaseIds, EvictionPolicy, Keyspace};
-use crate::log::{Head, Progress};
+use crate::keyspace::{DatabaseId, DatabaseIds, Keyspace};
+use crate::log::Head;
 use crate::version::Version;
-
-/// What an entry takes in memory whose value stays in the file, with a key of some 16 bytes.
-const COLD_ENTRY_BYTES: usize = 50;
-/// How often a load says how far it is.
-const REPORT_EVERY: Duration = Duration::from_millis(20);
-/// Entries after which a loading thread says how far it is.
-const REPORT_ENTRIES: u64 = 4096;
 
 /// The block file, and what the log says of it.
 pub(super) struct Base {
@@ -85,53 +74,14 @@ impl Base {
         if self.counts { self.file.superblock().cut } else { Version::ZERO }
     }
 
-    /// Brings the entries of the checkpoint into memory, on several threads if the options allow it. With the policy "tier"
-    /// values stay in the file once three quarters of the limit on memory are used, or will be.
-    pub(super) fn load(&self, keyspace: &Arc<Keyspace>, options: &Options, progress: &dyn Fn(Progress)) -> Result<()> {
-        if !self.counts {
-            return Ok(());
+    /// What brings the entries of the checkpoint into memory. The keyspace has none yet, but its databases are those of the
+    /// checkpoint.
+    pub(super) fn load(&self, keyspace: &Arc<Keyspace>, options: &Options) -> Result<Arc<Load>> {
+        if self.counts {
+            let restored = keyspace.restore_databases(&self.databases);
+            restored.map_err(|problem| damage(self.file.path(), problem.0))?;
         }
-        let path = self.file.path();
-        keyspace.restore_databases(&self.databases).map_err(|problem| damage(path, problem.0))?;
-        let view = self.file.view();
-        let load = Load {
-            keyspace,
-            rooms: rooms(&view, keyspace.segment_count()),
-            view,
-            path: path.to_owned(),
-            next: AtomicUsize::new(0),
-            entries: AtomicU64::new(0),
-            segment_bytes_max: match options.memory_limit {
-                MemoryLimit { bytes, policy: EvictionPolicy::Tier } if bytes > 0 => {
-                    let entries = usize::try_from(self.file.superblock().entries).unwrap_or(usize::MAX);
-                    let values = (bytes / 4 * 3).saturating_sub(entries.saturating_mul(COLD_ENTRY_BYTES));
-                    Some(values / keyspace.segment_count())
-                }
-                _ => None,
-            },
-        };
-        if !options.threads {
-            return load.run();
-        }
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| load.run())).collect();
-            while !workers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
-                progress(load.progress());
-                std::thread::sleep(REPORT_EVERY);
-            }
-            workers.into_iter().try_for_each(|worker| match worker.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-        })
-    }
-}
-
-impl Base {
-    /// The checkpoint that cold values were loaded from, if there are any.
-    pub(super) fn tier_view(&self, keyspace: &Keyspace) -> Option<View> {
-        (keyspace.cold() > 0).then(|| self.file.view())
+        Ok(Arc::new(Load::new(keyspace, self.counts.then(|| self.file.view()), self.file.path(), options)))
     }
 }
 
@@ -165,70 +115,7 @@ pub(super) fn belong_together(
     }
 }
 
-/// Entries of each database that a segment will hold, with some to spare.
-fn rooms(view: &View, segments: usize) -> Vec<(DatabaseId, usize)> {
-    let of_segment = |entries: u64| usize::try_from(entries).unwrap_or(usize::MAX) / segments;
-    view.database_entries().into_iter().map(|(id, entries)| (id, of_segment(entries))).collect()
-}
-
-/// A load on its way, shared by the threads that do it.
-struct Load<'a> {
-    keyspace: &'a Keyspace,
-    view: View,
-    rooms: Vec<(DatabaseId, usize)>,
-    path: PathBuf,
-    /// The next segment that nobody has begun.
-    next: AtomicUsize,
-    entries: AtomicU64,
-    /// When the entries of a segment take so many bytes, further values stay in the file.
-    segment_bytes_max: Option<usize>,
-}
-
-impl Load<'_> {
-    /// Loads segments until none is left.
-    fn run(&self) -> Result<()> {
-        loop {
-            let segment = self.next.fetch_add(1, Relaxed);
-            if segment >= self.keyspace.segment_count() {
-                return Ok(());
-            }
-            if let Err(error) = self.load_segment(segment) {
-                // The others need not go on.
-                self.next.store(self.keyspace.segment_count(), Relaxed);
-                return Err(error);
-            }
-        }
-    }
-
-    fn load_segment(&self, segment: usize) -> Result<()> {
-        let first = segment.checked_sub(1).and_then(|before| self.keyspace.hash_end(before)).unwrap_or(0);
-        let last = self.keyspace.hash_end(segment).map_or(u64::MAX, |end| end - 1);
-        let mut loader = self.keyspace.loader(segment, &self.rooms);
-        let mut loaded = 0;
-        self.view.load(first..=last, self.keyspace.hasher(), &mut |found| {
-            let record = found.record;
-            let mut entry = Entry::new(record.key, record.value, record.version, record.created, record.expire_at);
-            if self.segment_bytes_max.is_some_and(|most| loader.bytes() > most) {
-                entry = cold::leave_in_file(entry, found.location);
-            }
-            loaded += 1;
-            if loaded % REPORT_ENTRIES == 0 {
-                self.entries.fetch_add(REPORT_ENTRIES, Relaxed);
-            }
-            loader.add(record.database, found.hash, entry).map_err(|problem| damage(&self.path, problem.0))
-        })?;
-        loader.finish().map_err(|problem| damage(&self.path, problem.0))
-    }
-
-    fn progress(&self) -> Progress {
-        let superblock = self.view.superblock();
-        let share = self.entries.load(Relaxed) as f64 / superblock.entries.max(1) as f64;
-        let bytes_total = superblock.live_bytes;
-        Progress { bytes_done: (bytes_total as f64 * share.min(1.0)) as u64, bytes_total }
-    }
-}
-
-fn damage(path: &Path, what: &'static str) -> Error {
+pub(super) fn damage(path: &Path, what: &'static str) -> Error {
     Error::Corrupt { path: path.to_owned(), offset: 0, what }
 }
 

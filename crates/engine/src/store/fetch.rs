@@ -40,7 +40,7 @@ pub(crate) struct Wanted {
     pub(crate) key: Box<[u8]>,
 }
 
-/// Values on their way, for one caller.
+/// Values, or whole segments of the store, on their way for one caller.
 pub struct Fetch {
     left: AtomicUsize,
     wake: Waker,
@@ -49,12 +49,18 @@ pub struct Fetch {
 }
 
 impl Fetch {
-    /// Whether all values are there, or known to be unreadable.
+    /// Waits for so many things; nothing leaves memory any later because of it.
+    pub(super) fn new(count: usize, wake: Waker) -> Fetch {
+        Fetch { left: AtomicUsize::new(count), wake, urgent: None }
+    }
+
+    /// Whether all of it is there, or known to be unreadable.
     pub fn is_done(&self) -> bool {
         self.left.load(Ordering::SeqCst) == 0
     }
 
-    fn one_done(&self) {
+    /// One of what it waits for is there.
+    pub(super) fn one_done(&self) {
         if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             (self.wake)();
         }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Threads: "log-writer", "log-files" and "log-archive" (see `log`), "expiry", "memory", "eviction" and "checkpoint" (see
-//! `background`), and "fetch" once a value was read back (see `fetch`). With [`Options::threads`] off none is started: [`Store::turn`] does their work and
+//! `background`), "fetch" once a value was read back (see `fetch`), and in a lazy start "load" and "load-wanted" (see
+//! `load`). With [`Options::threads`] off none is started: [`Store::turn`] does their work and
 //! [`Store::checkpoint`] the last one's, for simulations.
 
 mod api;
@@ -19,6 +20,7 @@ mod check;
 mod checkpoints;
 mod eviction;
 mod fetch;
+mod load;
 mod options;
 mod restore;
 mod scrub;
@@ -32,7 +34,9 @@ pub use check::{BlockFileCheck, StoreCheck, check_store, inspect_block_file};
 pub use checkpoints::{Between, CheckpointPolicy, CheckpointStatistics};
 pub use eviction::{MemoryGauge, MemoryInUse, MemoryLimit, MemoryStatistics};
 pub use fetch::{Fetch, Waker};
-pub use options::{OnFailure, Options};
+pub(crate) use load::Load;
+pub use load::LoadStatistics;
+pub use options::{OnFailure, Options, Restart};
 pub use restore::{
     RestoreError, RestoreProgress, RestoreRequest, Restored, Target, check_no_unfinished_restore, restore,
 };
@@ -83,6 +87,7 @@ struct Shared {
     memory: Memory,
     scrub: Scrub,
     tier: Tier,
+    load: Arc<Load>,
     log_directory: PathBuf,
     expired: AtomicU64,
     key_bytes_max: AtomicUsize,
@@ -150,10 +155,11 @@ impl Store {
         let base = Base::open(&options, &options.block_path(), &log_directory)?;
         let seed = u128::from_le_bytes(base.identity.hash_seed);
         let keyspace = Arc::new(Keyspace::new(options.segments, seed, options.entries_per_segment));
-        base.load(&keyspace, &options, progress)?;
-        let view = base.tier_view(&keyspace);
-        let tier = Tier::new(keyspace.segment_count(), view.as_ref());
-        let mut recovery = Recovery::new(keyspace.clone(), base.cut(), options.threads, view);
+        let load = base.load(&keyspace, &options)?;
+        if options.restart == Restart::Eager {
+            load.load_all(options.threads, progress)?;
+        }
+        let mut recovery = Recovery::new(keyspace.clone(), base.cut(), options.threads, Some(load.clone()));
         let log_options = log_options(&options, base.identity.store_id, base.version_floor);
         let (log, writer, files, recovered) = Log::open(log_options, &mut |frame| recovery.replay(frame), progress)?;
         let is_clean = recovery.finish()? == 0;
@@ -173,7 +179,8 @@ impl Store {
                 is_clean.then_some(recovered.last_version),
             ),
             memory,
-            tier,
+            tier: Tier::new(load.views()),
+            load,
             scrub: Scrub::new(options.scrub_bytes_per_second),
             time: StoreTime::new(options.clock.clone()),
             key_bytes_max: AtomicUsize::new(options.key_bytes_max.min(VALUE_BYTES_MAX)),
@@ -190,6 +197,7 @@ impl Store {
         store.look_at_memory();
         if store.shared.options.threads {
             store.shared.background.start(&store)?;
+            store.start_loading()?;
         }
         Ok(store)
     }
@@ -314,7 +322,7 @@ impl Store {
     }
 
     /// Does the background's work once, for a store without threads: one step of the log's writer, one of its files, and
-    /// the removal of what has expired. Returns whether anything was done.
+    /// the removal of what has expired, a segment that is still to be loaded. Returns whether anything was done.
     pub fn turn(&self) -> bool {
         let expired = self.remove_all_due();
         let wants_checkpoint = self.wants_room_in_block_file() || self.shared.tier.wants_checkpoint();
@@ -322,7 +330,8 @@ impl Store {
             self.checkpoint_if_due(&mut || {});
         }
         let evicted = self.shared.memory.is_limited() && self.evict_down();
-        self.shared.background.turn(self.shared.options.clock.monotonic()) || expired > 0 || evicted
+        let loaded = self.load_one();
+        self.shared.background.turn(self.shared.options.clock.monotonic()) || expired > 0 || evicted || loaded
     }
 
     /// Removes every entry that is due, in slices, as far as the log has room. Returns how many.
@@ -488,6 +497,7 @@ impl Shared {
     /// Stops the background and gives the directory free. The second call does nothing.
     fn close(&self) -> Result<()> {
         self.checkpoints.abandon();
+        self.load.stop();
         self.tier.queue.close();
         let closed = self.background.close(&self.log, self.options.clock.monotonic());
         self.directory_lock.lock().take();

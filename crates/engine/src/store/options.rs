@@ -21,6 +21,17 @@ const BLOCK_FILE_NAME: &str = "store.blocks";
 /// Told once when the log has failed and nothing can be acknowledged any more.
 pub type OnFailure = Arc<dyn Fn(&Error) + Send + Sync>;
 
+/// When the entries of the last checkpoint come into memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Restart {
+    /// Before the store opens.
+    #[default]
+    Eager,
+    /// While it serves: what a call needs at once, the rest in the background. Calls that count or list keys wait for all of
+    /// it; figures tell of what is there.
+    Lazy,
+}
+
 /// How a store is opened. [`Options::new`] gives the defaults; change the fields that you want otherwise.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -37,6 +48,8 @@ pub struct Options {
     pub checkpoints: CheckpointPolicy,
     /// How values are compressed in the block file.
     pub compression: Compression,
+    /// When entries come into memory: [`Restart::Eager`] unless set.
+    pub restart: Restart,
     /// Where finished log files are copied before they are given up; nowhere unless set.
     pub archive: Option<ArchiveOptions>,
     /// Bytes of the block file that are verified each second while nothing else is done with it; 0 for none.
@@ -84,6 +97,7 @@ impl Options {
             block_file_geometry: Geometry { block_bytes: 4096, size: FileSize::Auto },
             checkpoints: CheckpointPolicy::default(),
             compression: Compression::None,
+            restart: Restart::default(),
             archive: None,
             scrub_bytes_per_second: 1 << 20,
             durability: Durability::Always,

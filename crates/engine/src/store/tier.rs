@@ -17,9 +17,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use parking_lot::Mutex;
-
 use super::fetch::FetchQueue;
+use super::load::Views;
 use super::{Store, one};
 use crate::blocks::{Moved, View};
 use crate::error::Result;
@@ -46,7 +45,7 @@ pub struct TierStatistics {
 pub(super) struct Tier {
     /// Of each segment: the checkpoint that the locations in it are about. Exchanged only while the segment is held for
     /// changes.
-    views: Box<[Mutex<Option<View>>]>,
+    views: Views,
     pub(super) queue: std::sync::Arc<FetchQueue>,
     next_segment: AtomicUsize,
     /// Letting values go did not help, nor will a checkpoint.
@@ -73,10 +72,10 @@ struct Step {
 }
 
 impl Tier {
-    /// `base` is the checkpoint that cold values were loaded from, if any were.
-    pub(super) fn new(segments: usize, base: Option<&View>) -> Tier {
+    /// `views` are those that the store was loaded from, or is being loaded.
+    pub(super) fn new(views: Views) -> Tier {
         Tier {
-            views: (0..segments).map(|_| Mutex::new(base.cloned())).collect(),
+            views,
             queue: std::sync::Arc::default(),
             next_segment: AtomicUsize::new(0),
             exhausted: AtomicBool::new(false),
@@ -130,7 +129,9 @@ impl Store {
 
     /// Whether values become cold, or some are.
     pub(super) fn is_tiered(&self) -> bool {
-        self.eviction_policy() == EvictionPolicy::Tier || self.shared.keyspace.cold() > 0
+        self.eviction_policy() == EvictionPolicy::Tier
+            || self.shared.keyspace.cold() > 0
+            || self.shared.load.may_leave_values()
     }
 
     /// Whether a checkpoint is wanted because of what memory holds that no checkpoint has.
@@ -271,7 +272,7 @@ impl Store {
         tier.frozen.store(true, Relaxed);
         // Whoever lets values go at the moment has ended when all segments were held.
         drop(keyspace.hold(SegmentSet::EMPTY, keyspace.every_segment()));
-        let is_whole = keyspace.cold() == 0;
+        let is_whole = keyspace.cold() == 0 && keyspace.all_loaded();
         if is_whole {
             keyspace.forget_file();
         }
@@ -299,12 +300,10 @@ impl Store {
             for Moved { database, hash, from, to } in here {
                 hold.segment_mut(segment).relocate(*database, *hash, *from, *to, keyspace.hasher());
             }
-            let before = self
-                .shared
-                .tier
-                .views
-                .get(segment)
-                .map(|now| std::mem::replace(&mut *now.lock(), is_tiered.then(|| view.clone())));
+            // A segment that is not loaded yet is read from the newest checkpoint there is, so that older blocks come free.
+            let is_used = is_tiered || !keyspace.is_loaded(segment);
+            let now = self.shared.tier.views.get(segment);
+            let before = now.map(|now| std::mem::replace(&mut *now.lock(), is_used.then(|| view.clone())));
             drop(hold);
             // The last reader of a checkpoint gives its tables back.
             drop(before);

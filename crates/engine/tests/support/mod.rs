@@ -97,6 +97,16 @@ impl Session {
         self.take()
     }
 
+    /// Runs one command and returns its reply, durable or not: the store works for it only when it needs room.
+    pub fn run_now(&mut self, command: &str) -> String {
+        while self.run_held(&[command]).done == 0 {
+            self.store.turn();
+        }
+        let text = String::from_utf8_lossy(self.replies.ready(bowline::Version::MAX)).into_owned();
+        self.replies.consume(text.len());
+        text
+    }
+
     /// Makes everything durable and returns the replies.
     pub fn take(&mut self) -> String {
         self.store.sync().expect("a sync");

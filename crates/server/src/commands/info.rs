@@ -212,7 +212,10 @@ fn persistence(figures: &Figures<'_>, out: &mut String) {
     // The log is what the append-only file is in Redis, and it is always on.
     line(out, "aof_enabled", 1);
     match &figures.store {
-        Some(store) => log_and_recovery(&figures.server, store, out),
+        Some(store) => {
+            super::info_load::lines(&figures.server.store().loading(), out);
+            log_and_recovery(&figures.server, store, out);
+        }
         None => progress(&figures.server, out),
     }
 }

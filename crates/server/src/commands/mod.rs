@@ -19,6 +19,7 @@ mod durability;
 pub mod info;
 mod info_archive;
 mod info_checkpoints;
+mod info_load;
 mod info_log;
 mod info_tier;
 mod observe;

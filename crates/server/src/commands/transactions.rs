@@ -60,6 +60,9 @@ fn watch(call: &mut Call<'_>) {
     if call.session.in_transaction() {
         return call.error("ERR WATCH inside MULTI is not allowed");
     }
+    if !call.session.load_watched(call.bench, call.args.from(1).iter()) {
+        return;
+    }
     for key in call.args.from(1).iter() {
         if !call.session.watch(call.bench, key) {
             return call.error("ERR too many keys are watched: UNWATCH, or EXEC first");

@@ -93,6 +93,23 @@ impl Session {
         self.transaction.as_ref().is_some_and(|transaction| transaction.adds)
     }
 
+    /// Has the keys' entries in memory before WATCH looks at them, after a lazy start. False when the session waits for them,
+    /// and WATCH is to be given again; or when that cannot be, which was answered.
+    #[must_use]
+    pub fn load_watched<'k>(&mut self, bench: &mut Workbench, keys: impl Iterator<Item = &'k [u8]>) -> bool {
+        match bench.executor().load_keys(keys) {
+            Ok(true) => true,
+            Ok(false) => {
+                self.note_stop(0, Some(Stop::Values), bench);
+                false
+            }
+            Err(error) => {
+                bench.failed(self, &format!("ERR {error}"));
+                false
+            }
+        }
+    }
+
     /// WATCH of one key. False when the connection watches too many already.
     #[must_use]
     pub fn watch(&mut self, bench: &mut Workbench, key: &[u8]) -> bool {

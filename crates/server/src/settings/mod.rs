@@ -39,7 +39,7 @@ pub use store::{Reloaded, SettingsStore};
 pub use syntax::{Directive, SyntaxError, parse_text, render_line};
 pub use table::{Alias, Changes, Named, Setting, all, find, names};
 pub use values::{BytesOrPercent, Kind, Permissions, Problem, SizeOrAuto, Value};
-pub use words::{Compression, Durability, LocalAccess, LogFormat, LogLevel, MaxmemoryPolicy, Supervised};
+pub use words::{Compression, Durability, LocalAccess, LogFormat, LogLevel, MaxmemoryPolicy, Restart, Supervised};
 
 impl Settings {
     /// The directory of the data, absolute once the settings were loaded.

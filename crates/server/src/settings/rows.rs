@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::lists::{BindAddresses, OutputLimits};
 use super::table::{Alias, Binding, Changes, Setting};
 use super::values::{BytesOrPercent, Kind, Permissions, SizeOrAuto, Value};
-use super::words::{Compression, Durability, LocalAccess, LogFormat, LogLevel, MaxmemoryPolicy, Supervised};
+use super::words::{Compression, Durability, LocalAccess, LogFormat, LogLevel, MaxmemoryPolicy, Restart, Supervised};
 
 const KB: i64 = 1 << 10;
 const MB: i64 = 1 << 20;
@@ -106,6 +106,8 @@ rows! {
             ], Kind::Word(Durability::WORDS), Live;
         /// Directory of the data; made where it is missing.
         dir: PathBuf = "./data", "dir", Kind::Path, Start;
+        /// When a start brings the data into memory: before it serves (eager), or meanwhile (lazy): what a command needs at once, the rest in the background.
+        restart: Restart = "eager", "restart", Kind::Word(Restart::WORDS), Start;
         /// Directory of the log files; empty for log inside dir.
         wal_directory: PathBuf = "", "wal_directory" also [Alias::of("wal_file")], Kind::Path, Start;
         /// Size of one log file.

@@ -57,6 +57,16 @@ words! {
 }
 
 words! {
+    /// When a start brings the data into memory.
+    Restart {
+        /// Before it serves.
+        Eager = "eager",
+        /// While it serves: what a command needs at once, the rest in the background.
+        Lazy = "lazy",
+    }
+}
+
+words! {
     /// How much the log tells. Redis's names stand beside ours; each keeps the name it was given.
     LogLevel {
         /// Everything; only in builds for debugging.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bowline::blocks::{Compression, FileSize, Geometry};
 use bowline::clock::Clock;
-use bowline::{Durability, Error, EvictionPolicy, MemoryLimit, Version};
+use bowline::{Durability, Error, EvictionPolicy, MemoryLimit, Restart, Version};
 
 use super::model::{Command, DATABASES, Databases};
 use super::{Mistake, Problem, START_WALL_MS, check_no_second_sync, clock_after_restart, shared_disk};
@@ -369,10 +369,19 @@ fn live(
     options.block_file_geometry = history.shape.geometry();
     options.memory_limit = history.shape.memory_limit();
     options.compression = history.next_compression();
+    // Taken from the clock, so that every other start is lazy and a seed means the rest of what it always meant.
+    let (is_lazy, checkpoint_first) = (clock.wall_ms() % 2 == 0, clock.wall_ms() / 2 % 2 == 0);
+    options.restart = if is_lazy { Restart::Lazy } else { Restart::Eager };
     let mut machine = match StoreMachine::open_with(options, disk, clock) {
         Ok(machine) => machine,
         Err(error) => return Ok(End::Refused(error)),
     };
+    if is_lazy
+        && checkpoint_first
+        && let Err(damage @ Error::Corrupt { .. }) = machine.store.checkpoint()
+    {
+        return Err(Problem::Damaged(damage));
+    }
     let Some(found) = machine.contents() else {
         return Ok(End::Lived { poisoned: true });
     };
