@@ -41,13 +41,13 @@ mod store;
 mod time;
 mod version;
 
-pub use error::{Error, Result};
+pub use error::{Damage, Error, Result};
 pub use exec::Durability;
 pub use keyspace::EvictionPolicy;
 pub use store::{
-    Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Iter, MemoryGauge, MemoryInUse,
-    MemoryLimit, MemoryStatistics, OnFailure, Options, RestoreError, RestoreProgress, RestoreRequest, Restored,
-    ScrubStatistics, Statistics, Store, StoreCheck, Target, check_no_unfinished_restore, check_store,
-    inspect_block_file, restore,
+    Basis, Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Gap, Iter, MemoryGauge,
+    MemoryInUse, MemoryLimit, MemoryStatistics, OnFailure, Options, RepairError, RepairPlan, RepairReport, Repaired,
+    RestoreError, RestoreProgress, RestoreRequest, Restored, ScrubStatistics, Statistics, Store, StoreCheck, Target,
+    check_no_unfinished_restore, check_store, inspect_block_file, is_repair_pending, plan_repair, restore,
 };
 pub use version::Version;

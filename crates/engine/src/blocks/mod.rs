@@ -27,6 +27,7 @@ mod publish;
 mod published;
 mod records;
 mod room;
+pub(crate) mod salvage;
 mod scrub;
 mod space;
 mod table;
@@ -46,6 +47,7 @@ pub use format::superblock::{FORMAT, Identity, Superblock};
 pub use large::LargePut;
 pub use published::FoundSuperblocks;
 pub use room::{Room, put_cost};
+pub use salvage::{LostEntry, LostRange};
 pub use scrub::{ScrubCursor, Scrubbed};
 pub use view::{LoadedRecord, Location, View};
 

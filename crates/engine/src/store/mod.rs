@@ -19,6 +19,7 @@ mod check;
 mod checkpoints;
 mod eviction;
 mod options;
+mod repair;
 mod restore;
 mod scrub;
 mod snapshots;
@@ -30,6 +31,7 @@ pub use check::{BlockFileCheck, StoreCheck, check_store, inspect_block_file};
 pub use checkpoints::{Between, CheckpointPolicy, CheckpointStatistics};
 pub use eviction::{MemoryGauge, MemoryInUse, MemoryLimit, MemoryStatistics};
 pub use options::{OnFailure, Options};
+pub use repair::{Basis, Gap, RepairError, RepairPlan, RepairReport, Repaired, is_repair_pending, plan_repair};
 pub use restore::{
     RestoreError, RestoreProgress, RestoreRequest, Restored, Target, check_no_unfinished_restore, restore,
 };
@@ -139,6 +141,7 @@ impl Store {
         disk.create_directory(directory).map_err(|source| Error::io("create", directory, source))?;
         let directory_lock = lock_directory(&*disk, directory)?;
         restore::check_no_unfinished_restore(&*disk, directory)?;
+        repair::finish_repair(&*disk, directory)?;
         let log_directory = options.log_path();
         let base = Base::open(&options, &options.block_path(), &log_directory)?;
         let seed = u128::from_le_bytes(base.identity.hash_seed);
