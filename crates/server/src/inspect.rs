@@ -11,15 +11,16 @@ use bowline::disk::OsDisk;
 
 use crate::check::{exit_of, paths_in, shared_lock};
 use crate::process::Exit;
+use crate::settings::Settings;
 
 /// Width of the longest bar of the picture.
 const BAR: u64 = 40;
 
 /// Prints superblock, use of blocks, fill of extents, index and the biggest entries of the block file at `path`, or in
 /// the data directory there. Ends as [`check`](crate::check::check) does.
-pub fn inspect(path: &Path) -> Exit {
+pub fn inspect(path: &Path, settings: &Settings) -> Exit {
     let (block_file, directory) = match path.is_dir() {
-        true => (paths_in(path).block_file, path),
+        true => (paths_in(path, settings).block_file, path),
         false => (path.to_owned(), path.parent().unwrap_or(path)),
     };
     let found = shared_lock(directory).and_then(|_lock| bowline::inspect_block_file(&OsDisk, &block_file));

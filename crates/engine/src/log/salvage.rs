@@ -88,6 +88,9 @@ pub(crate) struct Replayed {
     pub(crate) cut: Option<LogCut>,
 }
 
+/// Where a frame stands: its file, its header, and where in the file.
+type Place = ((usize, FileHeader), FrameHeader, u64);
+
 /// A reading on its way.
 struct Reading<'r> {
     scan: Scan,
@@ -300,11 +303,7 @@ impl LogRemains {
     }
 
     /// The frame at exactly this position, in the file that holds it.
-    fn frame_at(
-        &self,
-        at: (usize, FileHeader),
-        position: u64,
-    ) -> Result<Option<((usize, FileHeader), FrameHeader, u64)>> {
+    fn frame_at(&self, at: (usize, FileHeader), position: u64) -> Result<Option<Place>> {
         let Some(file) = self.survey.files.get(at.0) else {
             return Ok(None);
         };
@@ -315,7 +314,7 @@ impl LogRemains {
     }
 
     /// The next frame behind lost ones that had no records.
-    fn frame_behind_marks(&self, reading: &Reading<'_>) -> Result<Option<((usize, FileHeader), FrameHeader, u64)>> {
+    fn frame_behind_marks(&self, reading: &Reading<'_>) -> Result<Option<Place>> {
         let ((place, header), scan) = (reading.at, &reading.scan);
         let Some(file) = self.survey.files.get(place) else {
             return Ok(None);

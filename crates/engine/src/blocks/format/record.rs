@@ -241,7 +241,7 @@ impl<'a> ReadRecord<'a> {
         }
         let database = DatabaseId(u32::try_from(reader.varint()?).ok()?);
         let key_bytes = usize::try_from(reader.varint()?).ok()?;
-        (reader.varint()?, reader.u64()?, reader.varint()?);
+        let _after_lengths = (reader.varint()?, reader.u64()?, reader.varint()?);
         if flags & EXPIRES != 0 {
             reader.u64()?;
         }
