@@ -106,7 +106,7 @@ impl<'a> Bytes<'a> {
 }
 
 /// Reads a block file of blocks that stand where their headers say, with whatever in them, without and with a superblock.
-pub fn block_remains(data: &[u8]) {
+pub(super) fn block_remains(data: &[u8]) {
     let mut bytes = Bytes(data);
     let mut file = vec![0; 2 * BLOCK];
     while !bytes.is_empty() && file.len() < BLOCKS_MAX * BLOCK {
@@ -161,7 +161,7 @@ fn read_blocks(file: Vec<u8>, superblock: Option<&Superblock>) {
 }
 
 /// Reads a log of files whose headers and frames are right or nearly so.
-pub fn log_remains(data: &[u8]) {
+pub(super) fn log_remains(data: &[u8]) {
     let mut bytes = Bytes(data);
     let mut files = BTreeMap::new();
     let mut position = 0;

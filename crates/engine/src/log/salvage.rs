@@ -362,9 +362,11 @@ impl LogRemains {
     fn count_what_follows(&self, scan: &Scan, at: (usize, FileHeader), done: &mut Replayed) -> Result<()> {
         let mut frames: BTreeMap<u64, FrameHeader> = BTreeMap::new();
         let mut was_durable = self.durable > scan.position;
-        for file in &self.survey.files {
+        let starts = self.survey.files.iter().filter_map(|file| Some(file.header?.start_position));
+        was_durable |= starts.max().is_some_and(|start| start > scan.position);
+        // An archive may be as long as the store is old.
+        for file in self.survey.files.iter().take(self.own) {
             let start = file.header.map(|header| header.start_position);
-            was_durable |= start.is_some_and(|start| start > scan.position);
             for_each_frame_header(&*self.disk, file, 0, &mut |offset, frame| {
                 let implied = implied_start(offset, frame.position);
                 let stands_there = start.map_or(implied >= Some(scan.position), |start| implied == Some(start));

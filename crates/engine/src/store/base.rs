@@ -24,6 +24,7 @@ use std::time::Duration;
 use super::options::Options;
 use super::random_u128;
 use crate::blocks::{BlockFile, Identity, Superblock, View};
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::keyspace::entry::Entry;
 use crate::keyspace::{DatabaseId, DatabaseIds, Keyspace};
@@ -52,7 +53,7 @@ impl Base {
         let disk = &*options.disk;
         let head = Head::read(disk, log_directory)?;
         let file = match BlockFile::open(disk, path) {
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(error) if is_to_be_made(disk, path, &error)? => {
                 belong_together(head, None, path, log_directory)?;
                 let seed = options.seed.map_or_else(random_u128, Ok)?.to_le_bytes();
                 let new_id = || options.seed.map_or_else(random_u128, |seed| Ok(!seed)).map(u128::to_le_bytes);
@@ -112,6 +113,15 @@ impl Base {
                 Err(panic) => std::panic::resume_unwind(panic),
             })
         })
+    }
+}
+
+/// Whether a block file has to be made where opening one failed: nothing is there, or an empty device.
+fn is_to_be_made(disk: &dyn Disk, path: &Path, error: &Error) -> Result<bool> {
+    match error {
+        Error::Io { source, .. } => Ok(source.kind() == io::ErrorKind::NotFound),
+        Error::Corrupt { .. } => BlockFile::is_blank_device(disk, path),
+        _ => Ok(false),
     }
 }
 

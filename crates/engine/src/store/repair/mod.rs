@@ -69,7 +69,7 @@ pub enum RepairError {
         of_log: StoreId,
     },
     /// The block file is a device, which has room for one store only.
-    #[error("{} is a device, and a repair keeps the damaged store: copy it into a file (dd if={} of=FILE bs=1M), repair with --block-file FILE, and bring the result back with a backup and --restore", path.display(), path.display())]
+    #[error("{} is a device, and a repair keeps the damaged store: copy it into a file (dd if={} of=FILE bs=1M), repair with --block-file FILE, and write zeros over the device's first megabyte, and bring a backup of the result back with --restore", path.display(), path.display())]
     Device {
         /// The device.
         path: PathBuf,
@@ -264,13 +264,9 @@ fn damage_of(check: &StoreCheck, block_file: &Path) -> Vec<Damage> {
 }
 
 fn refuse_device(disk: &dyn Disk, path: &Path) -> Refusal<()> {
-    let Ok(file) = disk.open(path) else {
-        return Ok(());
-    };
-    let length = file.len().map_err(|source| Error::io("read the length of", path, source))?;
-    match file.resize(length) {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => Err(RepairError::Device { path: path.to_owned() }),
-        _ => Ok(()),
+    match crate::blocks::is_device_at(disk, path)? {
+        true => Err(RepairError::Device { path: path.to_owned() }),
+        false => Ok(()),
     }
 }
 
