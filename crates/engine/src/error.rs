@@ -127,5 +127,22 @@ impl Error {
     }
 }
 
+/// A place in a file whose bytes are not what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// Where in it, bytes.
+    pub offset: u64,
+    /// What does not fit.
+    pub what: &'static str,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at byte {}: {}", self.path.display(), self.offset, self.what)
+    }
+}
+
 /// Short for a result with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,8 +1,10 @@
-//! The bodies of the fuzz targets `log_frame`, `snapshot` and `block_record`, shared by `fuzz/` and by the seeded tests below.
-//! Not part of the API.
+//! The bodies of the fuzz targets `log_frame`, `snapshot`, `block_record`, `block_file` and `remains`, shared by `fuzz/` and
+//! by the seeded tests below. Not part of the API.
 //!
 //! Takes any bytes and panics when a rule of the formats is broken: what is read must be written back alike, and nothing
 //! may be allocated by a length that the bytes only promise.
+
+mod files;
 
 use std::convert::Infallible;
 
@@ -11,7 +13,10 @@ use bowline_snapshot::{Header, SnapshotError, Totals, Writer};
 use crate::Version;
 use crate::blocks::Record;
 use crate::blocks::compression::Decompressor;
-use crate::blocks::format::record::{Body, Method, ReadRecord, StoredValue, encode_inline};
+use crate::blocks::format::manifest::{self, Manifest};
+use crate::blocks::format::record::{Body, Method, ReadRecord, StoredValue, chunks_of, encode_inline};
+use crate::blocks::format::superblock::{Superblock, SuperblockRead};
+use crate::blocks::format::{BlockHeader, BlockKind, extent, leaf, table};
 use crate::effect::Effect;
 use crate::log::ReplayFrame;
 use crate::log::format::{FileHeader, FrameHeader};
@@ -92,6 +97,85 @@ fn load(parts: &[&[u8]], entries: u64, visit: &mut dyn FnMut(Record<'_>)) -> Res
     })
 }
 
+/// Reads the bytes as every part of a block file: as they are, and as the inside of a block with a right header.
+pub fn block_file(data: &[u8]) {
+    if let SuperblockRead::Superblock(superblock) = Superblock::decode(data) {
+        let again = Superblock::decode(&superblock.encode());
+        assert_eq!(again, SuperblockRead::Superblock(superblock), "a superblock reads back");
+    }
+    if let Some(manifest) = Manifest::decode(data) {
+        assert_eq!(manifest.encode(), data, "a manifest is written as it was read");
+    }
+    let _ = chunks_of(data).count();
+    walk_records(data);
+    const BLOCK: usize = 4096;
+    let detail = data.first_chunk().map_or(0, |bytes| u16::from_le_bytes(*bytes));
+    for kind in BlockKind::ALL {
+        let mut block = vec![0; BLOCK];
+        let part = data.get(..BLOCK - 16).unwrap_or(data);
+        block[16..16 + part.len()].copy_from_slice(part);
+        BlockHeader { kind, detail, block: 5, sequence: 1 }.encode_into(&mut block);
+        let _ = manifest::decode_block(&block, 5);
+        read_table_page(&block);
+        read_leaf(&block);
+        let mut stream = Vec::new();
+        let crc = crc32c::crc32c(&block);
+        if let Ok(Some(first)) = extent::decode(&block, BLOCK, kind, 5, |_| crc, &mut stream) {
+            walk_records(stream.get(first..).expect("a record starts within its block"));
+        }
+    }
+}
+
+fn read_table_page(block: &[u8]) {
+    let Some(page) = table::page_of(block) else { return };
+    if let Some(entries) = table::decode(block, 5, page) {
+        let again = table::encode(block.len(), 5, 1, page, &entries);
+        assert_eq!(table::decode(&again, 5, page), Some(entries), "a table page reads back");
+    }
+}
+
+fn read_leaf(block: &[u8]) {
+    let (mut entries, mut again) = (Vec::new(), Vec::new());
+    let Some(database) = leaf::database_of(block) else { return };
+    if leaf::decode(block, 5, database, &mut entries).is_none() || entries.is_empty() {
+        return;
+    }
+    assert!(entries.is_sorted_by_key(|entry| entry.hash), "a leaf is in order");
+    if leaf::fitting(block.len(), &entries) == entries.len() {
+        let bytes = leaf::encode(block.len(), 5, 1, database, &entries);
+        assert_eq!(leaf::decode(&bytes, 5, database, &mut again), Some(()), "a leaf reads back");
+        assert_eq!(again, entries, "a leaf reads back");
+    }
+}
+
+/// Reads records one behind the other, as the stream of an extent has them.
+fn walk_records(mut stream: &[u8]) {
+    while let Some(record) = ReadRecord::decode(stream) {
+        assert!((1..=stream.len()).contains(&record.bytes), "a record takes some of the bytes");
+        let _ = leaf::size_code(record.bytes.min(1 << 15), false);
+        match record.body {
+            Body::Inline { key, value: StoredValue::Plain(value) } => {
+                let bytes = encoded(&record.with(key, value));
+                let again = ReadRecord::decode(&bytes).expect("a record reads back");
+                assert_eq!(again.with(key, value), record.with(key, value), "a record reads back");
+                let torn = bytes.get(..bytes.len() - 1).unwrap_or_default();
+                assert!(ReadRecord::decode(torn).is_none(), "a record is whole or none");
+                let _ = ReadRecord::key_of_torn(torn);
+            }
+            Body::Inline { .. } => {}
+            Body::Chunked { list, .. } => assert!(list.chunks().count() * 5 <= record.bytes),
+        }
+        stream = stream.get(record.bytes..).unwrap_or_default();
+    }
+    let _ = ReadRecord::key_of_torn(stream);
+}
+
+/// Reads whole files that are made of the bytes as a repair does.
+pub fn remains(data: &[u8]) {
+    files::block_remains(data);
+    files::log_remains(data);
+}
+
 fn encoded(record: &Record<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode_inline(record, &mut bytes);
@@ -100,7 +184,7 @@ fn encoded(record: &Record<'_>) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{block_record, log_frame, snapshot};
+    use super::{block_file, block_record, log_frame, remains, snapshot};
     use crate::Version;
     use crate::blocks::Record;
     use crate::effect::Effect;
@@ -130,6 +214,16 @@ mod tests {
             block_record(&bytes);
             bytes[0] = flags | 1 << 7;
             block_record(&bytes);
+        }
+
+        #[test]
+        fn any_part_of_a_block_file_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..5000)) {
+            block_file(&bytes);
+        }
+
+        #[test]
+        fn any_remains_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+            remains(&bytes);
         }
 
         #[test]

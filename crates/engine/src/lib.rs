@@ -41,13 +41,14 @@ mod store;
 mod time;
 mod version;
 
-pub use error::{Error, Result};
+pub use error::{Damage, Error, Result};
 pub use exec::Durability;
 pub use keyspace::EvictionPolicy;
 pub use store::{
-    Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Fetch, Iter, LoadStatistics,
-    MemoryGauge, MemoryInUse, MemoryLimit, MemoryStatistics, OnFailure, Options, Restart, RestoreError,
-    RestoreProgress, RestoreRequest, Restored, ScrubStatistics, Statistics, Store, StoreCheck, Target, TierStatistics,
-    Waker, check_no_unfinished_restore, check_store, inspect_block_file, restore,
+    Basis, Batch, Between, BlockFileCheck, CheckpointPolicy, CheckpointStatistics, EntryInfo, Fetch, Gap, Iter,
+    LoadStatistics, MemoryGauge, MemoryInUse, MemoryLimit, MemoryStatistics, OnFailure, Options, RepairError,
+    RepairPlan, RepairReport, Repaired, Restart, RestoreError, RestoreProgress, RestoreRequest, Restored,
+    ScrubStatistics, Statistics, Store, StoreCheck, Target, TierStatistics, Waker, check_no_unfinished_restore,
+    check_store, inspect_block_file, is_repair_pending, plan_repair, restore,
 };
 pub use version::Version;

@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::check_backup::{check_archive, check_backup, is_archive};
 use crate::process::Exit;
+use crate::settings::Settings;
 
 /// Problems of a block file that are printed.
 const PROBLEMS_SHOWN: usize = 20;
@@ -24,14 +25,14 @@ const PROBLEMS_SHOWN: usize = 20;
 ///
 /// Ends with [`Exit::Ok`] when a start would find everything that was acknowledged, [`Exit::Damaged`] when it would
 /// refuse, [`Exit::Locked`] when a server uses the directory, [`Exit::StartFailed`] when there is nothing to verify.
-pub fn check(directory: &Path) -> Exit {
+pub fn check(directory: &Path, settings: &Settings) -> Exit {
     if directory.is_file() {
         return check_backup(directory);
     }
     if is_archive(directory) {
         return check_archive(directory);
     }
-    match verify(directory) {
+    match verify(directory, settings) {
         Ok((paths, check)) => {
             let text = describe(&paths, &check);
             // Who reads only the first lines still gets the exit code.
@@ -59,21 +60,28 @@ pub(crate) struct Paths {
     pub(crate) block_file: PathBuf,
 }
 
-/// The files in a data directory, or beside a directory of log files.
-pub(crate) fn paths_in(directory: &Path) -> Paths {
-    let inside = directory.join("log");
-    let (log_directory, data) = match inside.is_dir() {
-        true => (inside, directory),
-        false => (directory.to_owned(), directory.parent().unwrap_or(directory)),
-    };
-    Paths { log_directory, block_file: data.join("store.blocks") }
+/// The files in a data directory, or beside a directory of log files; where the settings name others, those.
+pub(crate) fn paths_in(directory: &Path, settings: &Settings) -> Paths {
+    let mut settings = settings.clone();
+    settings.dir = directory.to_owned();
+    let (log_directory, block_file) = (settings.log_directory(), settings.block_file());
+    let names_all = !settings.wal_directory.as_os_str().is_empty();
+    if names_all || log_directory.is_dir() {
+        return Paths { log_directory, block_file };
+    }
+    settings.dir = directory.parent().unwrap_or(directory).to_owned();
+    Paths { log_directory: directory.to_owned(), block_file: settings.block_file() }
 }
 
-fn verify(directory: &Path) -> bowline::Result<(Paths, StoreCheck)> {
+fn verify(directory: &Path, settings: &Settings) -> bowline::Result<(Paths, StoreCheck)> {
     fs::metadata(directory).map_err(|source| Error::io("open", directory, source))?;
     let _shared = shared_lock(directory)?;
     bowline::check_no_unfinished_restore(&OsDisk, directory)?;
-    let paths = paths_in(directory);
+    if bowline::is_repair_pending(&OsDisk, directory)? {
+        let what = "a repair of it broke off after it was decided; the next start, or --repair, finishes it";
+        return Err(Error::Corrupt { path: directory.to_owned(), offset: 0, what });
+    }
+    let paths = paths_in(directory, settings);
     let check = bowline::check_store(&OsDisk, &paths.block_file, &paths.log_directory)?;
     if check.log.files.is_empty() && check.blocks.is_none() && check.damage.is_none() {
         let nothing = io::Error::new(io::ErrorKind::NotFound, "there are none");
@@ -207,7 +215,7 @@ mod tests {
     fn a_sound_directory_is_found_sound_and_left_alone() {
         let directory = filled();
         let before = contents(directory.path());
-        assert_eq!(check(directory.path()), Exit::Ok);
+        assert_eq!(check(directory.path(), &Settings::default()), Exit::Ok);
         assert!(contents(directory.path()) == before, "a file was changed");
     }
 
@@ -222,7 +230,7 @@ mod tests {
         let file = File::options().write(true).open(&path).expect("opened");
         file.write_all_at(b"V", at).expect("damaged");
         let before = contents(directory.path());
-        let exit = check(directory.path());
+        let exit = check(directory.path(), &Settings::default());
         assert!(
             matches!(&exit, Exit::Damaged(text) if text.contains(&path.display().to_string())),
             "expected damage in {}, found {exit:?}",
@@ -235,12 +243,12 @@ mod tests {
     fn damage_in_the_block_file_is_named_with_its_place() {
         let directory = filled();
         Store::open(options(directory.path())).expect("opened").close().expect("closed, with a checkpoint");
-        assert_eq!(check(directory.path()), Exit::Ok);
+        assert_eq!(check(directory.path(), &Settings::default()), Exit::Ok);
         let path = directory.path().join("store.blocks");
         let bytes = fs::read(&path).expect("read");
         let at = bytes.windows(8).position(|window| window == b"value:13").expect("the value is in the block file");
         File::options().write(true).open(&path).expect("opened").write_all_at(b"V", at as u64).expect("damaged");
-        let exit = check(directory.path());
+        let exit = check(directory.path(), &Settings::default());
         let block = format!("byte {}", at / 4096 * 4096);
         assert!(
             matches!(&exit, Exit::Damaged(text) if text.contains("store.blocks") && text.contains(&block)),
@@ -252,7 +260,7 @@ mod tests {
     fn a_directory_in_use_is_refused_with_its_owner() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::open(options(directory.path())).expect("opened");
-        let exit = check(directory.path());
+        let exit = check(directory.path(), &Settings::default());
         let pid = std::process::id().to_string();
         assert!(matches!(&exit, Exit::Locked(text) if text.contains(&pid)), "{exit:?}");
         store.close().expect("closed");
@@ -263,7 +271,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let missing = directory.path().join("none");
         for path in [directory.path(), &missing] {
-            let exit = check(path);
+            let exit = check(path, &Settings::default());
             assert!(matches!(&exit, Exit::StartFailed(_)), "{exit:?}");
         }
         assert!(!missing.exists() && contents(directory.path()).is_empty());

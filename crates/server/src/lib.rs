@@ -3,12 +3,14 @@
 pub mod check;
 mod check_backup;
 pub mod commands;
+mod export;
 pub mod inspect;
 pub mod loading;
 pub mod memory;
 pub mod metrics;
 pub mod net;
 pub mod process;
+pub mod repair;
 pub mod restore;
 pub mod run;
 pub mod session;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bowline_server::process::launch::{Purposes, launch};
-use bowline_server::{check, inspect, restore, run};
+use bowline_server::{check, inspect, repair, restore, run};
 
 /// Its size classes are near enough to each other that an entry costs what it needs.
 #[global_allocator]
@@ -19,7 +19,12 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 static ALLOCATOR_CONFIGURATION: &[u8; 20] = b"dirty_decay_ms:1000\0";
 
 fn main() -> ExitCode {
-    let purposes =
-        Purposes { run: run::run, restore: restore::restore, check: check::check, inspect: inspect::inspect };
+    let purposes = Purposes {
+        run: run::run,
+        restore: restore::restore,
+        check: check::check,
+        inspect: inspect::inspect,
+        repair: repair::repair,
+    };
     launch(std::env::args_os().skip(1), &purposes)
 }

@@ -29,6 +29,7 @@ mod publish;
 mod published;
 mod records;
 mod room;
+pub(crate) mod salvage;
 mod scrub;
 mod space;
 mod table;
@@ -49,6 +50,7 @@ pub use format::superblock::{FORMAT, Identity, Superblock};
 pub use large::LargePut;
 pub use published::FoundSuperblocks;
 pub use room::{Room, put_cost};
+pub use salvage::{LostEntry, LostRange};
 pub use scrub::{ScrubCursor, Scrubbed};
 pub use view::{LoadedRecord, Location, View};
 
@@ -119,8 +121,7 @@ pub struct BlockFile {
 
 impl BlockFile {
     /// Makes a block file with an empty checkpoint of sequence 0. It is written under another name and renamed when it
-    /// is durable, so a crash leaves either no file at `path` or a whole one. A device that exists at `path` is
-    /// overwritten in place.
+    /// is durable, so a crash leaves either no file at `path` or a whole one. An empty device at `path` is written in place.
     ///
     /// # Errors
     /// `Io`, also with `AlreadyExists` when a file stands at `path`, and with `InvalidInput` when the geometry is
@@ -205,6 +206,15 @@ impl BlockFile {
         }
     }
 
+    /// Whether a device stands at `path` that nothing was ever written to, or on which making a block file was broken off.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn is_blank_device(disk: &dyn Disk, path: &Path) -> Result<bool> {
+        let file = disk.open(path).map_err(|source| Error::io("open", path, source))?;
+        Ok(is_device(&*file, path)? && is_blank(&*file, path)?)
+    }
+
     fn open_device(device: Device) -> Result<BlockFile> {
         let (superblock, found) = published::find_superblock(&*device.file, &device.path)?;
         let device = Device { block_bytes: superblock.block_bytes as usize, ..device };
@@ -284,12 +294,15 @@ impl BlockFile {
 /// Creates the file under the name it has while it is being made, or opens a device; says which.
 fn create_file(disk: &dyn Disk, path: &Path) -> Result<(Box<dyn DiskFile>, bool, PathBuf)> {
     if let Ok(file) = disk.open(path) {
-        // Only a device can be overwritten: it has one size.
-        let length = file.len().map_err(|source| Error::io("read the length of", path, source))?;
-        return match file.resize(length) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok((file, true, path.to_owned())),
-            _ => Err(Error::io("create", path, io::ErrorKind::AlreadyExists.into())),
-        };
+        if !is_device(&*file, path)? {
+            return Err(Error::io("create", path, io::ErrorKind::AlreadyExists.into()));
+        }
+        if !is_blank(&*file, path)? {
+            // It may be somebody's file system.
+            let what = "the device is not empty: if nothing on it is needed, write zeros over its first megabyte";
+            return Err(Error::io("use", path, io::Error::new(io::ErrorKind::AlreadyExists, what)));
+        }
+        return Ok((file, true, path.to_owned()));
     }
     let mut name = OsString::from(path);
     name.push(".new");
@@ -298,6 +311,37 @@ fn create_file(disk: &dyn Disk, path: &Path) -> Result<(Box<dyn DiskFile>, bool,
     let _ = disk.remove(&making);
     let file = disk.create(&making).map_err(|source| Error::io("create", &making, source))?;
     Ok((file, false, making))
+}
+
+/// Whether a device stands at `path`.
+pub(crate) fn is_device_at(disk: &dyn Disk, path: &Path) -> Result<bool> {
+    disk.open(path).map_or(Ok(false), |file| is_device(&*file, path))
+}
+
+/// Only a device has one size for ever.
+fn is_device(file: &dyn DiskFile, path: &Path) -> Result<bool> {
+    let length = file.len().map_err(|source| Error::io("read the length of", path, source))?;
+    Ok(matches!(file.resize(length), Err(error) if error.kind() == io::ErrorKind::Unsupported))
+}
+
+/// Whether nothing stands where file systems and volumes have their labels, except blocks of ours.
+fn is_blank(file: &dyn DiskFile, path: &Path) -> Result<bool> {
+    const STEP: usize = BLOCK_BYTES_MIN as usize;
+    let mut start = vec![0; 2 * BLOCK_BYTES_MAX as usize];
+    let read = device::read_up_to(file, &mut start, 0).map_err(|source| Error::io("read", path, source))?;
+    start.truncate(read);
+    let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    // The superblocks are zeroed before anything else is written.
+    let (superblocks, rest) = start.split_at(start.len().min(SUPERBLOCKS as usize * STEP));
+    let is_ours = |(place, block): (usize, &[u8])| {
+        let offset = (superblocks.len() + place * STEP) as u64;
+        is_zero(block)
+            || format::BlockHeader::decode(block).is_some_and(|header| {
+                let sizes = (BLOCK_BYTES_MIN.ilog2()..=BLOCK_BYTES_MAX.ilog2()).map(|bits| 1u64 << bits);
+                sizes.into_iter().any(|size| u64::from(header.block) * size == offset)
+            })
+    };
+    Ok(is_zero(superblocks) && rest.chunks(STEP).enumerate().all(is_ours))
 }
 
 fn first_superblock(identity: &Identity, block_bytes: u32, file_blocks: u32, auto: bool) -> Superblock {

@@ -42,6 +42,18 @@ pub(crate) struct Published {
 
 /// Finds the superblock that counts.
 pub(crate) fn find_superblock(file: &dyn DiskFile, path: &Path) -> Result<(Superblock, FoundSuperblocks)> {
+    let found = valid_superblocks(file, path)?;
+    let newest = *found.first().ok_or(Error::Corrupt {
+        path: path.to_owned(),
+        offset: 0,
+        what: "neither superblock is valid",
+    })?;
+    let told = |superblock: &Superblock| (superblock.sequence, superblock.cut);
+    Ok((newest, FoundSuperblocks { newest: told(&newest), older: found.get(1).map(told) }))
+}
+
+/// The superblocks that are valid, the newest first.
+pub(super) fn valid_superblocks(file: &dyn DiskFile, path: &Path) -> Result<Vec<Superblock>> {
     let read = |offset: u32| -> Result<Option<Superblock>> {
         let mut bytes = [0; SUPERBLOCK_BYTES];
         let count =
@@ -64,13 +76,7 @@ pub(crate) fn find_superblock(file: &dyn DiskFile, path: &Path) -> Result<(Super
         found.extend(read(size)?);
     }
     found.sort_by_key(|superblock| std::cmp::Reverse(superblock.sequence));
-    let newest = *found.first().ok_or(Error::Corrupt {
-        path: path.to_owned(),
-        offset: 0,
-        what: "neither superblock is valid",
-    })?;
-    let told = |superblock: &Superblock| (superblock.sequence, superblock.cut);
-    Ok((newest, FoundSuperblocks { newest: told(&newest), older: found.get(1).map(told) }))
+    Ok(found)
 }
 
 fn has_valid_shape(superblock: &Superblock) -> bool {
@@ -152,7 +158,7 @@ impl Published {
 }
 
 /// The manifest's bytes and blocks.
-fn read_manifest(device: &Device, superblock: &Superblock) -> Result<(Vec<u8>, Vec<u32>)> {
+pub(super) fn read_manifest(device: &Device, superblock: &Superblock) -> Result<(Vec<u8>, Vec<u32>)> {
     const WHAT: &str = "a block of the manifest is not what was written";
     let ManifestRef { block, crc, bytes: length } = superblock.manifest;
     let (mut bytes, mut blocks) = (Vec::new(), Vec::new());

@@ -105,16 +105,29 @@ impl View {
     /// # Errors
     /// `Corrupt`, `Io`.
     pub fn entries(&self, range: RangeInclusive<u64>, visit: &mut dyn FnMut(DatabaseId, u64, Location)) -> Result<()> {
+        let databases = self.published.directories.keys();
+        databases.copied().map(DatabaseId).try_for_each(|database| {
+            self.entries_of(database, range.clone(), &mut |hash, location| visit(database, hash, location))
+        })
+    }
+
+    fn entries_of(
+        &self,
+        database: DatabaseId,
+        range: RangeInclusive<u64>,
+        visit: &mut dyn FnMut(u64, Location),
+    ) -> Result<()> {
+        let Some(leaves) = self.published.directories.get(&database.0) else {
+            return Ok(());
+        };
         let mut entries = Vec::new();
-        for (database, leaves) in &self.published.directories {
-            // The leaf before the first that begins within the range may reach into it.
-            let first = leaves.partition_point(|leaf| leaf.first_hash < *range.start()).saturating_sub(1);
-            for leaf in leaves.iter().skip(first).take_while(|leaf| leaf.first_hash <= *range.end()) {
-                entries.clear();
-                self.device.read_leaf(*database, leaf, &mut entries)?;
-                for entry in entries.iter().filter(|entry| range.contains(&entry.hash)) {
-                    visit(DatabaseId(*database), entry.hash, location_of(entry));
-                }
+        // The leaf before the first that begins within the range may reach into it.
+        let first = leaves.partition_point(|leaf| leaf.first_hash < *range.start()).saturating_sub(1);
+        for leaf in leaves.iter().skip(first).take_while(|leaf| leaf.first_hash <= *range.end()) {
+            entries.clear();
+            self.device.read_leaf(database.0, leaf, &mut entries)?;
+            for entry in entries.iter().filter(|entry| range.contains(&entry.hash)) {
+                visit(entry.hash, location_of(entry));
             }
         }
         Ok(())
@@ -159,8 +172,8 @@ impl View {
         hashes: &dyn KeyHashes,
         visit: &mut dyn FnMut(LoadedRecord<'_>) -> Result<()>,
     ) -> Result<()> {
-        let records = self.records();
         self.load_stored(range, hashes, &mut |read, hash, location, buffer| {
+            let records = self.records();
             records.with_body(location.block, read, buffer, |record| visit(LoadedRecord { record, hash, location }))?
         })
     }
@@ -176,6 +189,31 @@ impl View {
         self.entries(range, &mut |database, hash, Location { block, size_code }| {
             wanted.push(Wanted { block, hash, database: database.0, size_code });
         })?;
+        self.load_wanted(wanted, hashes, visit)
+    }
+
+    /// As [`View::load`], for the entries of one database.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn load_database(
+        &self,
+        of: DatabaseId,
+        range: RangeInclusive<u64>,
+        hashes: &dyn KeyHashes,
+        visit: &mut dyn FnMut(LoadedRecord<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut wanted = Vec::new();
+        self.entries_of(of, range, &mut |hash, Location { block, size_code }| {
+            wanted.push(Wanted { block, hash, database: of.0, size_code });
+        })?;
+        self.load_wanted(wanted, hashes, &mut |read, hash, location, buffer| {
+            let records = self.records();
+            records.with_body(location.block, read, buffer, |record| visit(LoadedRecord { record, hash, location }))?
+        })
+    }
+
+    fn load_wanted(&self, mut wanted: Vec<Wanted>, hashes: &dyn KeyHashes, visit: VisitStored<'_>) -> Result<()> {
         wanted.sort_unstable();
         let mut loading =
             Loading { view: self, hashes, visit, raw: Vec::new(), stream: Vec::new(), body: BodyBuffer::default() };

@@ -23,6 +23,7 @@
 //! | `archive`, `archiver` | copies of finished files: reads them, makes them |
 //! | `waiters` | who waits for a commit |
 //! | `survey`, `scan`, `recovery`, `check` | finds the files, reads them, repairs the tail, verifies |
+//! | `salvage` | reads what a damaged log still holds |
 //!
 //! Not here: what an effect means ([`crate::effect`]), who asks for which durability, majorities.
 
@@ -35,6 +36,7 @@ pub mod format;
 mod record;
 mod recovery;
 mod room;
+pub(crate) mod salvage;
 mod scan;
 mod statistics;
 mod survey;
@@ -60,10 +62,11 @@ use self::buffer::Buffer;
 pub use self::check::{CheckReport, CheckedFile, FileState, check};
 pub use self::files::FilePreparer;
 use self::files::Files;
-pub(crate) use self::files::is_full;
+pub(crate) use self::files::{is_full, number_of};
 pub use self::record::{Record, Records, ReplayFrame};
 pub use self::room::{Admission, RECORD_ROOM_BYTES, RoomClass};
 use self::room::{NoRoom, Room};
+pub use self::salvage::LogCut;
 use self::statistics::Counters;
 pub use self::statistics::LogStatistics;
 use self::survey::Survey;

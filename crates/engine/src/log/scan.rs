@@ -142,20 +142,30 @@ impl Scan {
     }
 
     /// The file that goes on where the present one, with `header`, ended.
-    fn successor(&self, survey: &Survey, header: FileHeader) -> Option<(usize, FileHeader)> {
+    pub(super) fn successor(&self, survey: &Survey, header: FileHeader) -> Option<(usize, FileHeader)> {
         let headers = survey.files.iter().enumerate().filter_map(|(place, file)| Some((place, file.header?)));
         headers.filter(|(_, next)| next.sequence > header.sequence).find(|(_, next)| self.is_continued_by(next))
     }
 
     /// Reads the frames of a file as far as each is the next one, or to the limit.
     pub(crate) fn read_file(&mut self, reader: &mut Reader<'_>, place: usize, header: FileHeader) -> Result<()> {
+        self.epoch = self.epoch.max(header.epoch);
+        self.witnessed = self.witnessed.max(header.start_position);
+        self.read_frames(reader, place, header, HEADER_BLOCK_BYTES)
+    }
+
+    /// As [`Scan::read_file`], from `offset` in the file on.
+    pub(super) fn read_frames(
+        &mut self,
+        reader: &mut Reader<'_>,
+        place: usize,
+        header: FileHeader,
+        mut offset: u64,
+    ) -> Result<()> {
         let Some(found) = reader.survey.files.get(place) else {
             return Ok(());
         };
         let mut chunks = Chunks::open(reader.disk, found)?;
-        self.epoch = self.epoch.max(header.epoch);
-        self.witnessed = self.witnessed.max(header.start_position);
-        let mut offset = HEADER_BLOCK_BYTES;
         while let Some((frame, crc)) = self.next_header(&mut chunks, offset, &header)? {
             if self.is_beyond_limit(&frame) {
                 return Ok(());
@@ -173,6 +183,11 @@ impl Scan {
             offset += bytes;
         }
         Ok(())
+    }
+
+    /// `next` goes on behind a frame that is lost and had no records.
+    pub(super) fn pass_over_mark(&mut self, next: &FrameHeader) {
+        (self.position, self.previous_crc) = (next.position, next.previous_crc);
     }
 
     /// Whether everything up to the limit was read.
@@ -319,7 +334,7 @@ impl Scan {
 }
 
 /// Where a file whose frame at `offset` has `position` must start.
-fn implied_start(offset: u64, position: u64) -> Option<u64> {
+pub(super) fn implied_start(offset: u64, position: u64) -> Option<u64> {
     position.checked_sub(offset.checked_sub(HEADER_BLOCK_BYTES)?)
 }
 
@@ -379,7 +394,7 @@ pub(crate) fn check_headerless(disk: &dyn Disk, survey: &Survey) -> Result<u64> 
 }
 
 /// Calls `each` with every valid frame header that stands anywhere in `file` from `from` on, and where it stands.
-fn for_each_frame_header(
+pub(super) fn for_each_frame_header(
     disk: &dyn Disk,
     file: &FoundFile,
     from: u64,

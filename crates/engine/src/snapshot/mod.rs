@@ -15,7 +15,7 @@ mod load;
 mod stream;
 
 pub use bowline_snapshot::{Header, Moment, NotAMoment, SnapshotError, Totals};
-pub use dump::Snapshot;
+pub use dump::{Snapshot, SnapshotDatabase};
 pub(crate) use lineage::{Lineage, note_lineage, read_lineages};
 pub(crate) use load::SnapshotFile;
 pub use load::check;

@@ -37,6 +37,19 @@ impl Snapshot {
     /// # Errors
     /// When no thread can be started.
     pub fn stream(self, pace: Pace) -> io::Result<SnapshotStream> {
+        self.stream_with(pace, |snapshot, each| snapshot.write(each))
+    }
+
+    /// As [`Snapshot::stream`], in the pieces that `write` makes of it. They are counted one by one, so that they should
+    /// not be long.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn stream_with(
+        self,
+        pace: Pace,
+        write: impl FnOnce(&Snapshot, &mut dyn FnMut(Vec<u8>) -> Result<()>) -> Result<()> + Send + 'static,
+    ) -> io::Result<SnapshotStream> {
         let (sender, pieces) = sync_channel(SNAPSHOT_QUEUE);
         let unwanted = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&unwanted);
@@ -44,7 +57,7 @@ impl Snapshot {
             // Whoever waits for a reply goes first.
             let _ = rustix::process::nice(SNAPSHOT_NICE);
             let mut throttle = Throttle { pace, sender, stopped, free_at: Instant::now() };
-            if let Err(error) = self.write(&mut |piece| throttle.send(Ok(piece))) {
+            if let Err(error) = write(&self, &mut |piece| throttle.send(Ok(piece))) {
                 // Nobody is there to be told when it is no longer wanted.
                 let _ = throttle.send(Err(error));
             }

@@ -23,6 +23,7 @@ use super::load::Load;
 use super::options::Options;
 use super::random_u128;
 use crate::blocks::{BlockFile, Identity, Superblock};
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::keyspace::{DatabaseId, DatabaseIds, Keyspace};
 use crate::log::Head;
@@ -45,7 +46,7 @@ impl Base {
         let disk = &*options.disk;
         let head = Head::read(disk, log_directory)?;
         let file = match BlockFile::open(disk, path) {
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(error) if is_to_be_made(disk, path, &error)? => {
                 belong_together(head, None, path, log_directory)?;
                 let seed = options.seed.map_or_else(random_u128, Ok)?.to_le_bytes();
                 let new_id = || options.seed.map_or_else(random_u128, |seed| Ok(!seed)).map(u128::to_le_bytes);
@@ -82,6 +83,15 @@ impl Base {
             restored.map_err(|problem| damage(self.file.path(), problem.0))?;
         }
         Ok(Arc::new(Load::new(keyspace, self.counts.then(|| self.file.view()), self.file.path(), options)))
+    }
+}
+
+/// Whether a block file has to be made where opening one failed: nothing is there, or an empty device.
+fn is_to_be_made(disk: &dyn Disk, path: &Path, error: &Error) -> Result<bool> {
+    match error {
+        Error::Io { source, .. } => Ok(source.kind() == io::ErrorKind::NotFound),
+        Error::Corrupt { .. } => BlockFile::is_blank_device(disk, path),
+        _ => Ok(false),
     }
 }
 

@@ -22,6 +22,7 @@ mod eviction;
 mod fetch;
 mod load;
 mod options;
+mod repair;
 mod restore;
 mod scrub;
 mod snapshots;
@@ -37,6 +38,7 @@ pub use fetch::{Fetch, Waker};
 pub(crate) use load::Load;
 pub use load::LoadStatistics;
 pub use options::{OnFailure, Options, Restart};
+pub use repair::{Basis, Gap, RepairError, RepairPlan, RepairReport, Repaired, is_repair_pending, plan_repair};
 pub use restore::{
     RestoreError, RestoreProgress, RestoreRequest, Restored, Target, check_no_unfinished_restore, restore,
 };
@@ -151,6 +153,7 @@ impl Store {
         disk.create_directory(directory).map_err(|source| Error::io("create", directory, source))?;
         let directory_lock = lock_directory(&*disk, directory)?;
         restore::check_no_unfinished_restore(&*disk, directory)?;
+        repair::finish_repair(&*disk, directory)?;
         let log_directory = options.log_path();
         let base = Base::open(&options, &options.block_path(), &log_directory)?;
         let seed = u128::from_le_bytes(base.identity.hash_seed);

@@ -481,21 +481,21 @@ fn of_snapshot(request: &RestoreRequest, source: SnapshotError) -> RestoreError 
     RestoreError::Snapshot { path: request.snapshot.clone(), source }
 }
 
-fn count(keyspace: &Keyspace) -> u64 {
+pub(super) fn count(keyspace: &Keyspace) -> u64 {
     let hold = keyspace.hold(keyspace.every_segment(), SegmentSet::EMPTY);
     let segments = (0..keyspace.segment_count()).map(|segment| hold.segment(segment));
     segments.flat_map(|segment| segment.tables()).map(|(_, table)| table.entries().len() as u64).sum()
 }
 
 /// A store to be written from a keyspace.
-struct NewStore<'a> {
-    options: &'a Options,
-    identity: Identity,
-    parent: Parent,
+pub(super) struct NewStore<'a> {
+    pub(super) options: &'a Options,
+    pub(super) identity: Identity,
+    pub(super) parent: Parent,
     /// The last change in it.
-    version: Version,
+    pub(super) version: Version,
     /// Its own versions are above this one.
-    floor: Version,
+    pub(super) floor: Version,
 }
 
 impl NewStore<'_> {
@@ -512,7 +512,7 @@ impl NewStore<'_> {
         disk.sync_directory(directory).map_err(|source| Error::io("sync", directory, source))
     }
 
-    fn write_blocks(&self, keyspace: &Keyspace, progress: &dyn Fn(RestoreProgress)) -> Result<()> {
+    pub(super) fn write_blocks(&self, keyspace: &Keyspace, progress: &dyn Fn(RestoreProgress)) -> Result<()> {
         let Options { disk, block_file_geometry, .. } = self.options;
         let path = self.options.block_path();
         let mut file = BlockFile::create_restored(&**disk, &path, block_file_geometry, &self.identity, &self.parent)?;
@@ -545,7 +545,7 @@ impl NewStore<'_> {
     }
 
     /// Begins the log. It names the checkpoint, so that nobody takes the empty one before it for the newest.
-    fn write_log(&self) -> Result<()> {
+    pub(super) fn write_log(&self) -> Result<()> {
         let clock = &self.options.clock;
         let log_options =
             log::LogOptions { archive: None, ..log_options(self.options, self.identity.store_id, self.floor) };

@@ -1,6 +1,6 @@
 //! Taking snapshots: a checkpoint of this moment, pinned. And what a restored store says of itself beside its archive.
 
-use super::base::Base;
+use super::base::{self, Base};
 use super::options::Options;
 use super::{Shared, Store};
 use crate::blocks::View;
@@ -42,7 +42,8 @@ impl Store {
         // Read in this order: what was written until then has a version by now.
         let now_ms = self.now_ms();
         let is_newest = shared.log.last_version() <= cut;
-        Snapshot::new(view, *shared.keyspace.hasher(), if is_newest { now_ms } else { cut.time_ms() })
+        let numbers = base::decode(view.databases()).map_or_else(Vec::new, |(ids, _)| ids.exchanged);
+        Snapshot::new(view, *shared.keyspace.hasher(), if is_newest { now_ms } else { cut.time_ms() }, numbers)
     }
 }
 

@@ -1,7 +1,7 @@
 //! BL.BACKUP: a snapshot of this moment, handed out in pieces while everybody goes on.
 //!
 //! ```text
-//!   BEGIN -> a checkpoint of now, pinned -> READ, READ, ... an empty answer -> END
+//!   BEGIN [FORMAT RDB] -> a checkpoint of now, pinned -> READ, READ, ... an empty answer -> END
 //! ```
 //!
 //! A backup belongs to its connection: it ends with it, and when nothing is read for a while. Neither command waits on
@@ -16,6 +16,7 @@ use bowline::command::{Arity, Flags};
 use bowline::snapshot::{Pace, Snapshot, SnapshotStream};
 
 use super::row::{Call, ServerCommand, container, help};
+use crate::export::write_rdb;
 use crate::session::limits::{BACKUP_IDLE_SECONDS_MAX, BACKUPS_MAX};
 use crate::session::{Session, Waits};
 use crate::state::Server;
@@ -33,7 +34,7 @@ static SUBCOMMANDS: &[ServerCommand] = &[
     ServerCommand::new(
         "bl.backup|begin",
         Arity::AtLeast(2),
-        "[RATE bytes-per-second]",
+        "[RATE bytes-per-second] [FORMAT RDB]",
         "Takes a snapshot; answers its id, version, time, entries and about how many bytes.",
         begin,
     )
@@ -91,26 +92,38 @@ impl Session {
     }
 }
 
-/// The rate that BEGIN asks for: `Some(None)` for none, `None` when the arguments are wrong and that was answered.
-fn rate(call: &mut Call<'_>) -> Option<Option<u64>> {
-    match call.args.len() {
-        2 => Some(None),
-        4 if call.word(2) == "rate" => match u64::try_from(call.integer(3)?) {
-            Ok(rate) if rate > 0 => Some(Some(rate)),
+/// What BEGIN asks for.
+#[derive(Clone, Copy, Default)]
+struct Wishes {
+    rate: Option<u64>,
+    /// An RDB instead of a backup of our own.
+    rdb: bool,
+}
+
+/// What BEGIN asks for; `None` when the arguments are wrong and that was answered.
+fn wishes(call: &mut Call<'_>) -> Option<Wishes> {
+    let mut wishes = Wishes::default();
+    for at in (2..call.args.len()).step_by(2) {
+        match (call.word(at).as_str(), call.args.len() > at + 1) {
+            ("rate", true) => match u64::try_from(call.integer(at + 1)?) {
+                Ok(rate) if rate > 0 => wishes.rate = Some(rate),
+                _ => {
+                    call.error("ERR RATE must be a number of bytes per second above 0");
+                    return None;
+                }
+            },
+            ("format", true) if call.word(at + 1) == "rdb" => wishes.rdb = true,
             _ => {
-                call.error("ERR RATE must be a number of bytes per second above 0");
-                None
+                call.syntax_error();
+                return None;
             }
-        },
-        _ => {
-            call.syntax_error();
-            None
         }
     }
+    Some(wishes)
 }
 
 fn begin(call: &mut Call<'_>) {
-    let Some(rate) = rate(call) else { return };
+    let Some(wishes) = wishes(call) else { return };
     let server = call.server();
     let number = match call.session.backup {
         Backup::Running(_) => return call.error("ERR this connection has a backup already: BL.BACKUP END it first"),
@@ -124,7 +137,7 @@ fn begin(call: &mut Call<'_>) {
         }
         Some(Ok(snapshot)) => {
             call.session.backup = Backup::None;
-            start(call, server, snapshot, rate);
+            start(call, server, snapshot, wishes);
         }
         Some(Err(problem)) => {
             call.session.backup = Backup::None;
@@ -133,7 +146,7 @@ fn begin(call: &mut Call<'_>) {
     }
 }
 
-fn start(call: &mut Call<'_>, server: Arc<Server>, snapshot: Snapshot, rate: Option<u64>) {
+fn start(call: &mut Call<'_>, server: Arc<Server>, snapshot: Snapshot, wishes: Wishes) {
     if server.backups.running.fetch_add(1, Relaxed) >= BACKUPS_MAX {
         server.backups.running.fetch_sub(1, Relaxed);
         return call.error(&format!("ERR {BACKUPS_MAX} backups are running: wait until one has ended"));
@@ -142,8 +155,9 @@ fn start(call: &mut Call<'_>, server: Arc<Server>, snapshot: Snapshot, rate: Opt
     let mut running = Box::new(Running { id, pieces: None, read_at_ms: call.bench.now_ms, server });
     let header = snapshot.header().clone();
     let client = call.session.client.clone();
-    let pace = Pace { bytes_per_second: rate, wake: Some(Box::new(move || client.wake())) };
-    match snapshot.stream(pace) {
+    let pace = Pace { bytes_per_second: wishes.rate, wake: Some(Box::new(move || client.wake())) };
+    let stream = if wishes.rdb { snapshot.stream_with(pace, write_rdb) } else { snapshot.stream(pace) };
+    match stream {
         Ok(pieces) => running.pieces = Some(pieces),
         Err(error) => return call.error(&format!("ERR cannot start a thread for the backup: {error}")),
     }

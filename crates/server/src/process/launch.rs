@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use super::daemon::{Starter, detach};
 use super::{Exit, Process, end_before_start, say};
-use crate::settings::arguments::{Invocation, RestoreArguments, Surroundings, read};
-use crate::settings::{SettingsStore, Sources, document};
+use crate::settings::arguments::{Invocation, RepairArguments, RestoreArguments, Surroundings, read};
+use crate::settings::{Settings, SettingsStore, Sources, document};
 
 /// The line that `--version` prints. Tools that look for the version of a Redis server find the one whose protocol this is.
 const VERSION: &str = concat!("Bowline kv_server ", env!("CARGO_PKG_VERSION"), " (replies as Redis server v=7.2.4)");
@@ -28,9 +28,11 @@ pub struct Purposes {
     /// Restores a backup into the data directory.
     pub restore: fn(Arc<SettingsStore>, Process, &RestoreArguments) -> Exit,
     /// Verifies the files of a data directory, prints what it finds, and changes nothing.
-    pub check: fn(&Path) -> Exit,
+    pub check: fn(&Path, &Settings) -> Exit,
     /// Prints what the blocks of a block file, or of that in a data directory, are used for.
-    pub inspect: fn(&Path) -> Exit,
+    pub inspect: fn(&Path, &Settings) -> Exit,
+    /// Says what is damaged in a data directory and what a repair would lose, and repairs it after a yes.
+    pub repair: fn(&RepairArguments, Settings) -> Exit,
 }
 
 /// Does what the command line asks for. To be called first in `main`, as `--daemonize` needs a process without threads.
@@ -52,8 +54,11 @@ pub fn launch(arguments: impl IntoIterator<Item = OsString>, purposes: &Purposes
             let restore = |settings, process| (purposes.restore)(settings, process, &arguments);
             return ExitCode::from(serve(sources, false, restore));
         }
-        Ok(Invocation::Check(directory)) => (purposes.check)(&directory),
-        Ok(Invocation::Inspect(path)) => (purposes.inspect)(&path),
+        Ok(Invocation::Check(sources, path)) => with(&sources, |settings| (purposes.check)(&path, &settings)),
+        Ok(Invocation::Inspect(sources, path)) => with(&sources, |settings| (purposes.inspect)(&path, &settings)),
+        Ok(Invocation::Repair(sources, arguments)) => {
+            with(&sources, |settings| (purposes.repair)(&arguments, settings))
+        }
         Ok(Invocation::Help) => print(&document::help()),
         Ok(Invocation::Version) => print(&format!("{VERSION}\n")),
         Ok(Invocation::ExampleFile) => print(&document::example_file()),
@@ -64,6 +69,11 @@ pub fn launch(arguments: impl IntoIterator<Item = OsString>, purposes: &Purposes
         say(message);
     }
     ExitCode::from(exit.code())
+}
+
+/// Does something with the files that the settings name.
+fn with(sources: &Sources, act: impl FnOnce(Settings) -> Exit) -> Exit {
+    sources.load().map_or_else(|error| Exit::Usage(error.to_string()), act)
 }
 
 fn print(text: &str) -> Exit {

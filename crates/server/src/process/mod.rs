@@ -47,6 +47,8 @@ pub enum Exit {
     Locked(String),
     /// 4: the files are damaged, or another release wrote them.
     Damaged(String),
+    /// 5: a repair was not agreed to; nothing was changed.
+    NotRepaired(String),
     /// 74: a write or sync failed, so nothing more can be acknowledged. (The number of `EX_IOERR` in sysexits.h.)
     StorageFailed(String),
 }
@@ -60,6 +62,7 @@ impl Exit {
             Exit::Usage(_) => 2,
             Exit::Locked(_) => 3,
             Exit::Damaged(_) => 4,
+            Exit::NotRepaired(_) => 5,
             Exit::StorageFailed(_) => 74,
         }
     }
@@ -72,6 +75,7 @@ impl Exit {
             | Exit::Usage(text)
             | Exit::Locked(text)
             | Exit::Damaged(text)
+            | Exit::NotRepaired(text)
             | Exit::StorageFailed(text) => Some(text),
         }
     }
@@ -366,8 +370,9 @@ mod tests {
             Exit::Usage(text()),
             Exit::Locked(text()),
             Exit::Damaged(text()),
+            Exit::NotRepaired(text()),
             Exit::StorageFailed(text()),
         ];
-        assert_eq!(exits.map(|exit| exit.code()), [0, 1, 2, 3, 4, 74]);
+        assert_eq!(exits.map(|exit| exit.code()), [0, 1, 2, 3, 4, 5, 74]);
     }
 }

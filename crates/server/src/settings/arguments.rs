@@ -24,9 +24,11 @@ pub enum Invocation {
     /// Restore a backup into the data directory.
     Restore(Sources, RestoreArguments),
     /// Verify the files of a data directory and change nothing.
-    Check(PathBuf),
+    Check(Sources, PathBuf),
     /// Print what the blocks of a block file are used for.
-    Inspect(PathBuf),
+    Inspect(Sources, PathBuf),
+    /// Say what is damaged in a data directory and what a repair would lose, and repair it after a yes.
+    Repair(Sources, RepairArguments),
     /// Print the help.
     Help,
     /// Print the version.
@@ -44,6 +46,15 @@ pub struct RestoreArguments {
     pub snapshot: PathBuf,
     /// Up to where the archive is replayed.
     pub target: Target,
+}
+
+/// What a repair is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepairArguments {
+    /// The data directory.
+    pub directory: PathBuf,
+    /// Whether the answer is yes already.
+    pub yes: bool,
 }
 
 /// Where arguments, environment and standard input come from; tests give their own.
@@ -80,7 +91,7 @@ pub fn read(surroundings: Surroundings<'_>) -> Result<Invocation, SettingsError>
         }
         _ => {}
     }
-    let mut restore = RestoreFlags::default();
+    let (mut restore, mut files) = (RestoreFlags::default(), FileFlags::default());
     while let [flag, others @ ..] = rest {
         let (name, inline) = match flag.strip_prefix("--") {
             Some(flag) => flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value))),
@@ -94,18 +105,27 @@ pub fn read(surroundings: Surroundings<'_>) -> Result<Invocation, SettingsError>
         };
         let (following, others) = others.split_at(count);
         let values: Vec<String> = inline.map_or_else(|| following.to_vec(), |value| vec![value.to_owned()]);
-        if let Some(invocation) = other_than_run(name, &values, &sources.base)? {
+        if let Some(invocation) = other_than_run(name, &values)? {
             return Ok(invocation);
         }
-        if !restore.take(name, &values, &sources.base)? {
+        if !restore.take(name, &values, &sources.base)? && !files.take(name, &values, &sources.base)? {
             sources.arguments.push(directive(name, values));
         }
         rest = others;
     }
     sources.read_environment(variable);
-    match restore.finish()? {
-        Some(restore) => Ok(Invocation::Restore(sources, restore)),
-        None => Ok(Invocation::Run(sources)),
+    match (restore.finish()?, files.finish()?) {
+        (Some(_), Some(_)) => {
+            let what = "--restore stands without --check, --inspect and --repair".to_owned();
+            Err(SettingsError::Syntax { place: Place::CommandLine, what })
+        }
+        (Some(restore), None) => Ok(Invocation::Restore(sources, restore)),
+        (None, Some((FilePurpose::Check, path, _))) => Ok(Invocation::Check(sources, path)),
+        (None, Some((FilePurpose::Inspect, path, _))) => Ok(Invocation::Inspect(sources, path)),
+        (None, Some((FilePurpose::Repair, directory, yes))) => {
+            Ok(Invocation::Repair(sources, RepairArguments { directory, yes }))
+        }
+        (None, None) => Ok(Invocation::Run(sources)),
     }
 }
 
@@ -162,21 +182,62 @@ impl RestoreFlags {
     }
 }
 
-/// The flags that are no settings.
-fn other_than_run(name: &str, values: &[String], base: &Path) -> Result<Option<Invocation>, SettingsError> {
+/// What is done with the files of a server that is stopped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FilePurpose {
+    Check,
+    Inspect,
+    Repair,
+}
+
+/// The flags about files, as far as they were read.
+#[derive(Default)]
+struct FileFlags {
+    purpose: Option<(FilePurpose, PathBuf)>,
+    yes: bool,
+}
+
+impl FileFlags {
+    /// Takes a flag that is about files; false for others.
+    fn take(&mut self, name: &str, values: &[String], base: &Path) -> Result<bool, SettingsError> {
+        let wrong = |what: String| Err(SettingsError::Syntax { place: Place::CommandLine, what });
+        let purpose = match name {
+            "check" => FilePurpose::Check,
+            "inspect" => FilePurpose::Inspect,
+            "repair" => FilePurpose::Repair,
+            "yes" => {
+                self.yes = true;
+                return values.first().map_or(Ok(true), |value| Err(unexpected(value)));
+            }
+            _ => return Ok(false),
+        };
+        let [path] = values else {
+            return wrong(format!("--{name}: expected one directory, such as --{name} ./data"));
+        };
+        if self.purpose.is_some() {
+            return wrong("give one of --check, --inspect and --repair, once".to_owned());
+        }
+        self.purpose = Some((purpose, absolute(base, path)));
+        Ok(true)
+    }
+
+    fn finish(self) -> Result<Option<(FilePurpose, PathBuf, bool)>, SettingsError> {
+        let is_for_repair = matches!(self.purpose, Some((FilePurpose::Repair, _)));
+        if self.yes && !is_for_repair {
+            let what = "--yes belongs to --repair DIR".to_owned();
+            return Err(SettingsError::Syntax { place: Place::CommandLine, what });
+        }
+        Ok(self.purpose.map(|(purpose, path)| (purpose, path, self.yes)))
+    }
+}
+
+/// The flags that are no settings and stand alone.
+fn other_than_run(name: &str, values: &[String]) -> Result<Option<Invocation>, SettingsError> {
     let alone = match name {
         "help" => Invocation::Help,
         "version" => Invocation::Version,
         "example-file" => Invocation::ExampleFile,
         "settings-table" => Invocation::SettingsTable,
-        "check" | "inspect" => {
-            let [path] = values else {
-                let what = format!("--{name}: expected one directory, such as --{name} ./data");
-                return Err(SettingsError::Syntax { place: Place::CommandLine, what });
-            };
-            let path = absolute(base, path);
-            return Ok(Some(if name == "check" { Invocation::Check(path) } else { Invocation::Inspect(path) }));
-        }
         _ => return Ok(None),
     };
     match values {
@@ -314,11 +375,28 @@ mod tests {
             (vec!["--version"], Invocation::Version),
             (vec!["-v"], Invocation::Version),
             (vec!["--example-file"], Invocation::ExampleFile),
-            (vec!["--check", "data"], Invocation::Check("/srv/kv/data".into())),
-            (vec!["--check=/x"], Invocation::Check("/x".into())),
-            (vec!["--inspect", "/x"], Invocation::Inspect("/x".into())),
         ] {
             assert_eq!(read_arguments(&arguments, "").ok(), Some(expected), "{arguments:?}");
+        }
+        let read = |arguments: &[&str]| read_arguments(arguments, "").expect("valid");
+        assert!(matches!(read(&["--check", "data"]), Invocation::Check(_, path) if path == Path::new("/srv/kv/data")));
+        let Invocation::Inspect(sources, path) = read(&["--inspect=/x", "--block-file", "b"]) else {
+            panic!("inspect")
+        };
+        assert_eq!((path, sources.arguments.len()), ("/x".into(), 1));
+        for (arguments, yes) in [(&["--repair", "/x"][..], false), (&["--yes", "--repair", "/x", "--port", "1"], true)]
+        {
+            let Invocation::Repair(_, repair) = read(arguments) else { panic!("{arguments:?}") };
+            assert_eq!(repair, RepairArguments { directory: "/x".into(), yes });
+        }
+        for arguments in [
+            &["--repair"][..],
+            &["--yes"],
+            &["--check", "x", "--yes"],
+            &["--check", "x", "--repair", "x"],
+            &["--repair", "x", "--restore", "y"],
+        ] {
+            assert!(read_arguments(arguments, "").is_err(), "{arguments:?}");
         }
         let targets = [
             (vec!["--to-time", "2026-11-20T10:15:00Z"], Target::TimeMs(1_795_169_700_000)),

@@ -34,9 +34,13 @@ usage: kv_server [FILE.conf | -] [--name value | --name=value ...]
        kv_server --restore FILE [--to-time 2026-11-20T10:15:00Z | --to-version N] --dir DIR [--archive-dir DIR]
                                    make a data directory from a backup and the archive, and end
        kv_server --inspect DIR     print what the block file is used for (a block file may be given too)
+       kv_server --repair DIR [--yes]  say what is damaged and what would be lost, ask, then make of everything that can
+                                   be read a new store in its place; the old files are kept as *.damaged-TIME
        kv_server --example-file    print a settings file with every setting at its default
        kv_server --settings-table  print the settings as a table in Markdown
        kv_server --help | --version
+
+--check, --inspect and --repair take the settings that say where files are: --block-file, --wal_directory, --archive-dir.
 
 Every setting can stand in the file (name=value, or name value as in redis.conf) and on the command line.
 Flags rule over the environment (KV_HOST: bind, KV_PORT: port, KV_VERBOSE: loglevel), that over the file.
@@ -66,7 +70,7 @@ signals: TERM, INT  answer what was read, close, end with 0; a second one ends a
          USR1, USR2 tell more, tell less
 
 exit codes: 0 all is well; 1 the start failed; 2 wrong arguments or settings; 3 another process uses the directory
-            4 damage was found; 74 the storage failed (a write or a sync)
+            4 damage was found; 5 a repair was not agreed to; 74 the storage failed (a write or a sync)
 ",
     );
     text

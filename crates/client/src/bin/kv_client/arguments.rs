@@ -25,6 +25,7 @@ Commands:
   stats            print the server's figures
   test             write, read and delete a temporary key, and check each answer
   backup FILE|-    write a verified backup of the server; see: kv_client backup --help
+  export FILE|-    write the server's state as an RDB for Redis; see: kv_client export --help
   bench            measure the server; see: kv_client bench --help
   import PATH      load Redis' files (.rdb, .aof, appendonlydir, - for stdin); see: kv_client import --help
   any other word   is sent as a command, for instance: kv_client incr counter
@@ -196,6 +197,27 @@ pub(crate) struct BenchArguments {
     args_override_self = true
 )]
 pub(crate) struct BackupArguments {
+    /// The file to write; - for stdout
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Most bytes per second, such as 50mb
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub(crate) rate: Option<u64>,
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArguments,
+}
+
+/// Writes the server's state of one moment into an RDB, which Redis from 7.0 on and Valkey load, while it goes on serving.
+/// All databases, values and expiries are in it. The file gets its name only when it was read back.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kv_client export",
+    bin_name = "kv_client export",
+    version,
+    disable_help_flag = true,
+    args_override_self = true
+)]
+pub(crate) struct ExportArguments {
     /// The file to write; - for stdout
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,

@@ -7,9 +7,9 @@
 //! Every piece is verified as it comes, too, so that a broken connection or server is seen at once. To `-` (stdout) that
 //! is all the verifying there is: whoever stores it should run `kv_server --check` on the file.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bowline_client::{Client, Value};
@@ -19,6 +19,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use crate::arguments::BackupArguments;
 use crate::failure::{Exit, Failure};
 use crate::print;
+use crate::target::Target;
 
 /// Makes a backup, and prints what it is.
 pub(crate) fn run(arguments: &BackupArguments) -> Result<Exit, Failure> {
@@ -37,16 +38,8 @@ pub(crate) fn run(arguments: &BackupArguments) -> Result<Exit, Failure> {
         eprintln!("kv_client: {}", describe(&checker, "stdout", begin.elapsed()));
         return Ok(Exit::Success);
     }
-    let target = Target::new(&arguments.file);
-    let written = target.write(&mut client, arguments.rate);
-    let checker = match written {
-        Ok(checker) => checker,
-        Err(failure) => {
-            // What is not complete is of no use to anybody.
-            let _ = fs::remove_file(&target.partial);
-            return Err(failure);
-        }
-    };
+    let checker =
+        Target::new(&arguments.file).make(|file, failed| fetch(&mut client, arguments.rate, file, failed), verify)?;
     let text = describe(&checker, &arguments.file.display().to_string(), begin.elapsed());
     writeln!(io::stdout(), "{}", print::printable(&text)).map_err(Failure::Output)?;
     Ok(Exit::Success)
@@ -63,56 +56,22 @@ fn describe(checker: &Checker, name: &str, took: Duration) -> String {
     )
 }
 
-/// The file that is to be made.
-struct Target<'a> {
-    path: &'a Path,
-    partial: PathBuf,
-}
-
-impl Target<'_> {
-    fn new(path: &Path) -> Target<'_> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".partial");
-        Target { path, partial: PathBuf::from(name) }
+/// Reads the file back and verifies every checksum and the totals.
+fn verify(partial: &Path, fetched: &Checker) -> Result<(), Failure> {
+    let damaged = |error: SnapshotError| {
+        let message = format!("the backup {} reads back wrong: {error}", partial.display());
+        Failure::Failed { message, exit: Exit::Usage }
+    };
+    let file = File::open(partial).map_err(|source| damaged(source.into()))?;
+    let bar = bar("verifying", fetched.totals().records);
+    let reader = Reader::new(BufReader::new(file)).map_err(damaged)?;
+    let read = reader.verify(&mut |checker| show(&bar, checker)).map_err(damaged)?;
+    bar.finish_and_clear();
+    if read.totals() == fetched.totals() && read.header() == fetched.header() {
+        return Ok(());
     }
-
-    fn write(&self, client: &mut Client, rate: Option<u64>) -> Result<Checker, Failure> {
-        let partial = &self.partial;
-        let failed = |verb: &str, path: &Path| {
-            let what = format!("{verb} {}", path.display());
-            move |source| Failure::Local { what: what.clone(), source }
-        };
-        let mut file = File::create(partial).map_err(failed("create", partial))?;
-        let fetched = fetch(client, rate, &mut file, &failed("write", partial))?;
-        file.sync_all().map_err(failed("sync", partial))?;
-        drop(file);
-        self.verify(&fetched)?;
-        fs::rename(partial, self.path).map_err(failed("rename", partial))?;
-        let directory = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed("sync", directory))?;
-        Ok(fetched)
-    }
-
-    /// Reads the file back and verifies every checksum and the totals.
-    fn verify(&self, fetched: &Checker) -> Result<(), Failure> {
-        let damaged = |error: SnapshotError| {
-            let message = format!("the backup {} reads back wrong: {error}", self.partial.display());
-            Failure::Failed { message, exit: Exit::Usage }
-        };
-        let file = File::open(&self.partial).map_err(|source| damaged(source.into()))?;
-        let bar = bar("verifying", fetched.totals().records);
-        let reader = Reader::new(BufReader::new(file)).map_err(damaged)?;
-        let read = reader.verify(&mut |checker| show(&bar, checker)).map_err(damaged)?;
-        bar.finish_and_clear();
-        if read.totals() == fetched.totals() && read.header() == fetched.header() {
-            return Ok(());
-        }
-        let message = format!("the backup {} reads back as another one", self.partial.display());
-        Err(Failure::Failed { message, exit: Exit::Usage })
-    }
+    let message = format!("the backup {} reads back as another one", partial.display());
+    Err(Failure::Failed { message, exit: Exit::Usage })
 }
 
 /// Fetches a whole backup into `out`, verifying it on the way.
@@ -154,12 +113,12 @@ fn fetch(
     checker.ok_or_else(|| odd("it sent nothing"))
 }
 
-fn odd(what: &str) -> Failure {
+pub(crate) fn odd(what: &str) -> Failure {
     Failure::Failed { message: format!("the server's backup is not what it should be: {what}"), exit: Exit::Server }
 }
 
 /// A figure of the answer to BEGIN, which is a map, or a flat list in RESP2.
-fn figure(answer: &Value, name: &str) -> Option<i64> {
+pub(crate) fn figure(answer: &Value, name: &str) -> Option<i64> {
     let is_name = |value: &Value| matches!(value, Value::Bulk(bytes) if bytes == name.as_bytes());
     let number = |value: &Value| match value {
         Value::Integer(number) => Some(*number),

@@ -4,6 +4,7 @@
 //!   words given        -> verbs (put get delete exists size ping flush stats test), or passed on as a command
 //!   "bench"            -> bench
 //!   "backup"           -> backup
+//!   "export"           -> export
 //!   "import"           -> import
 //!   no words, terminal -> interactive
 //!   no words, pipe     -> script
@@ -16,6 +17,7 @@
 mod arguments;
 mod backup;
 mod bench;
+mod export;
 mod failure;
 mod import;
 mod interactive;
@@ -23,6 +25,7 @@ mod json;
 mod print;
 mod script;
 mod self_test;
+mod target;
 mod verbs;
 
 use std::ffi::OsString;
@@ -32,7 +35,7 @@ use std::process::ExitCode;
 use bowline_client::Client;
 use clap::{CommandFactory, Parser};
 
-use arguments::{Arguments, BackupArguments, BenchArguments, ImportArguments};
+use arguments::{Arguments, BackupArguments, BenchArguments, ExportArguments, ImportArguments};
 use failure::{Exit, Failure};
 use print::Format;
 
@@ -56,6 +59,9 @@ fn run(given: &[OsString]) -> Result<Exit, Failure> {
         }
         Some("backup") => {
             return backup::run(&BackupArguments::parse_from(own_arguments(given, arguments.words.len())));
+        }
+        Some("export") => {
+            return export::run(&ExportArguments::parse_from(own_arguments(given, arguments.words.len())));
         }
         _ => {}
     }

@@ -129,6 +129,11 @@ pub(crate) fn encode(block_bytes: usize, block: u32, sequence: u64, database: u3
     bytes
 }
 
+/// The database of a block that may be a leaf.
+pub(crate) fn database_of(bytes: &[u8]) -> Option<u32> {
+    Reader::new(bytes.get(24..)?).u32()
+}
+
 /// Appends the entries of a leaf that stands at `block` to `entries`; `None` for any other bytes.
 pub(crate) fn decode(bytes: &[u8], block: u32, database: u32, entries: &mut Vec<IndexEntry>) -> Option<()> {
     let header = BlockHeader::expect(bytes, BlockKind::Leaf, block)?;

@@ -427,6 +427,26 @@ impl<'a> ReadRecord<'a> {
         }
     }
 
+    /// The database and the key of a record in one piece whose end is missing, for telling what is lost.
+    pub(crate) fn key_of_torn(bytes: &'a [u8]) -> Option<(DatabaseId, &'a [u8])> {
+        let mut reader = Reader::new(bytes);
+        let flags = reader.u8()?;
+        if flags & !(INTEGER | EXPIRES | COMPRESSION) != PRESENT {
+            return None;
+        }
+        let database = DatabaseId(u32::try_from(reader.varint()?).ok()?);
+        let key_bytes = usize::try_from(reader.varint()?).ok()?;
+        let _value_bytes = reader.varint()?;
+        if flags & COMPRESSION != 0 {
+            read_compression(flags, &mut reader)?;
+        }
+        let _times = (reader.u64()?, reader.varint()?);
+        if flags & EXPIRES != 0 {
+            reader.u64()?;
+        }
+        Some((database, reader.bytes(key_bytes)?))
+    }
+
     /// Whether key and value lie in chunks.
     pub(crate) fn is_chunked(&self) -> bool {
         matches!(self.body, Body::Chunked { .. })

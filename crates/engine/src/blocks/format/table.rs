@@ -94,6 +94,11 @@ pub(crate) fn encode(block_bytes: usize, block: u32, sequence: u64, page: u32, e
     bytes
 }
 
+/// The number that a block says it has as a page of the table.
+pub(crate) fn page_of(bytes: &[u8]) -> Option<u32> {
+    Reader::new(bytes.get(super::BLOCK_HEADER_BYTES..)?).u32()
+}
+
 /// The entries of page `page`, all that the block has room for; `None` for any other bytes.
 pub(crate) fn decode(bytes: &[u8], block: u32, page: u32) -> Option<Vec<TableEntry>> {
     BlockHeader::expect(bytes, BlockKind::Table, block)?;
