@@ -18,8 +18,8 @@ use bowline::Version;
 /// Held replies that are company enough. Measured on one core, 50 connections, 90 % reads: 8 to 25 take the more work from
 /// the server the more they are, beyond it is nearly the same and the replies wait longer.
 const REPLIES_ENOUGH: usize = 25;
-/// Wake-ups that replies are held before the sync is asked for although more requests keep coming. A wake-up serves every
-/// connection once at most, so this is some 100 microseconds.
+/// Wake-ups that replies are held before the sync is asked for although more requests keep coming: one of 50 busy
+/// connections takes some 150 microseconds. 4 instead of 2 gain nothing more, 1 gains half.
 const WAKE_UPS_MAX: u32 = 2;
 
 /// Whether a loop has asked for what it holds.
