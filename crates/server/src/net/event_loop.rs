@@ -1,13 +1,13 @@
 //! One event loop: waits for edges, gives each connection its turn, releases held replies when their commit has come.
 //!
 //! ```text
-//!   poll -> turns of ready connections -> letters -> commits: release, then say what is wanted next -> poll
+//!   poll -> turns of ready connections -> letters -> commits: release, say what is wanted next, or gather more -> poll
 //! ```
 //!
 //! The race with the log is closed by order: the loop tells the log's listener the smallest version it waits for, then
 //! looks at the commit once more before it sleeps. A wake-up for a commit, for room and for a letter is the same bell.
 //!
-//! Not here: what a turn is (`connection`), who may come in (`accept`).
+//! Not here: what a turn is (`connection`), who may come in (`accept`), when a sync is asked for (`gathering`).
 
 use std::io;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use mio::{Events, Poll, Token};
 
 use super::accept::{Accepted, Acceptor, Arrival};
 use super::connection::{After, Connection};
+use super::gathering::{Gathering, Held};
 use super::listen::{Door, Listening};
 use super::mailbox::{Letter, Mailbox};
 use super::socket::Socket;
@@ -63,6 +64,9 @@ pub struct EventLoop {
     connections: Vec<Option<Box<Connection>>>,
     free: Vec<usize>,
     waiting: Waiting,
+    gathering: Gathering,
+    /// This wake-up found nothing to do.
+    is_quiet: bool,
     /// Connections to be given another turn.
     to_run: Vec<usize>,
     /// Connections that wait for room in the log.
@@ -103,6 +107,8 @@ impl EventLoop {
             connections: Vec::new(),
             free: Vec::new(),
             waiting: Waiting::default(),
+            gathering: Gathering::default(),
+            is_quiet: false,
             to_run: Vec::new(),
             for_room: Vec::new(),
             for_values: Vec::new(),
@@ -151,6 +157,7 @@ impl EventLoop {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
+            self.is_quiet = events.is_empty() && self.to_run.is_empty() && self.ready_doors.is_empty();
             self.take_store();
             self.bench.now_ms = self.bench.server.now_ms();
             self.bench.refresh_settings();
@@ -212,7 +219,7 @@ impl EventLoop {
 
     /// How long to sleep: not at all when something is runnable.
     fn timeout(&self) -> Option<Duration> {
-        if !self.to_run.is_empty() || !self.ready_doors.is_empty() {
+        if !self.to_run.is_empty() || !self.ready_doors.is_empty() || self.gathering.puts_off() {
             return Some(Duration::ZERO);
         }
         let now = Instant::now();
@@ -341,11 +348,20 @@ impl EventLoop {
                     self.flush(slot);
                 }
             }
-            let (Some(wanted), Some(listener)) = (self.waiting.first(), &self.log) else { return };
+            let (Some(first), Some(listener)) = (self.waiting.first(), &self.log) else {
+                return self.gathering.rest();
+            };
+            let connections = self.connections.len() - self.free.len();
+            let held = Held { first, waiting: self.waiting.len(), connections, is_quiet: self.is_quiet };
+            if !self.gathering.is_due(held) {
+                return;
+            }
             // All that is held is asked for now: the log's next group begins when this one ends, not when we wake.
             let log = self.bench.server.store().log();
-            log.request_sync(log.last_version());
-            let settled = listener.want(wanted);
+            let last = log.last_version();
+            self.gathering.ask(last);
+            log.request_sync(last);
+            let settled = listener.want(first);
             if !settled || log.is_poisoned() {
                 return;
             }

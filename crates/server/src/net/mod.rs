@@ -12,6 +12,7 @@
 pub mod accept;
 mod connection;
 pub mod event_loop;
+mod gathering;
 pub mod listen;
 pub mod mailbox;
 pub mod socket;

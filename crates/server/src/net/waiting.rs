@@ -32,6 +32,11 @@ impl Waiting {
         self.places.pop().map(|Reverse((_, slot, client))| (slot, client))
     }
 
+    /// How many wait; those that left count until their version is committed.
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
     /// The smallest version that somebody waits for.
     pub(super) fn first(&self) -> Option<Version> {
         self.places.peek().map(|Reverse((version, ..))| *version)
