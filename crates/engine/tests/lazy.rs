@@ -39,7 +39,7 @@ fn value(number: u32) -> Vec<u8> {
 fn filled() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let store = eager(directory.path());
-    (0..KEYS).for_each(|number| drop(store.put(&key(number), &value(number)).expect("a put")));
+    (0..KEYS).for_each(|number| _ = store.put(&key(number), &value(number)).expect("a put"));
     store.close().expect("a clean close");
     directory
 }
@@ -116,7 +116,7 @@ fn a_pipeline_runs_as_far_as_its_segments_are_there_and_its_caller_is_woken_for_
     let mut session = Session::new(&store);
     let woken = Arc::new(AtomicUsize::new(0));
     let count = woken.clone();
-    session.executor.set_waker(Arc::new(move || drop(count.fetch_add(1, Ordering::SeqCst))));
+    session.executor.set_waker(Arc::new(move || _ = count.fetch_add(1, Ordering::SeqCst)));
     let commands = ["GET key:1", "STRLEN key:2", "DBSIZE", "GET missing"];
     let (mut ran, mut stops) = (0, 0);
     while ran < commands.len() {
@@ -348,7 +348,7 @@ fn threads_load_while_others_read_write_and_check_point() {
     };
     let total = 40_000;
     let store = open(Restart::Eager);
-    (0..total).for_each(|number| drop(store.put(&key(number), &value(number)).expect("a put")));
+    (0..total).for_each(|number| _ = store.put(&key(number), &value(number)).expect("a put"));
     store.close().expect("a close");
     for round in 0..4 {
         let store = open(Restart::Lazy);
