@@ -369,7 +369,11 @@ fn live(
         return Err(Problem::Damaged(damage));
     }
     let Some(found) = machine.contents() else {
-        return Ok(End::Lived { poisoned: true });
+        // In a lazy start damage is met when it is read.
+        return Ok(match machine.store.len() {
+            Err(error @ Error::NotLoaded { .. }) if !disk.is_off() => End::Refused(error),
+            _ => End::Lived { poisoned: true },
+        });
     };
     history.recover(&found, clock.wall_ms(), machine.store.log().last_version())?;
     StoreProcess { machine, history, mistake, held: VecDeque::new() }.run(random, actions)
