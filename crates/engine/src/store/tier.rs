@@ -17,6 +17,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use parking_lot::Mutex;
+
 use super::fetch::FetchQueue;
 use super::load::Views;
 use super::{Store, one};
