@@ -356,7 +356,7 @@ fn live(
     options.block_file_geometry = history.shape.geometry();
     options.memory_limit = history.shape.memory_limit();
     // Taken from the clock, so that every other start is lazy and a seed means the rest of what it always meant.
-    let (is_lazy, checkpoint_first) = (clock.wall_ms() % 2 == 0, clock.wall_ms() / 2 % 2 == 0);
+    let (is_lazy, checkpoint_first) = (clock.wall_ms() & 1 == 0, clock.wall_ms() & 2 == 0);
     options.restart = if is_lazy { Restart::Lazy } else { Restart::Eager };
     let mut machine = match StoreMachine::open_with(options, disk, clock) {
         Ok(machine) => machine,
