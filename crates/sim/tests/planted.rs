@@ -70,7 +70,7 @@ fn problems_of_the_store(lie: Lie) -> Vec<(u64, u64, Problem)> {
 
 /// Whether the store saw the damage itself, and said so.
 fn is_refusal(problem: &Problem) -> bool {
-    matches!(problem, Problem::Refused(Error::Corrupt { .. }) | Problem::Damaged(_))
+    matches!(problem, Problem::Refused(Error::Corrupt { .. } | Error::NotLoaded { .. }) | Problem::Damaged(_))
 }
 
 /// Power cuts find the mistake; all that ever follows from it is that the store says what is damaged.

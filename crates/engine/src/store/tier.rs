@@ -268,7 +268,7 @@ impl Store {
     }
 
     /// Gives the block file up, so that the next checkpoint writes it anew from memory; false when memory does not have
-    /// all values. No checkpoint may run.
+    /// all entries and values. No checkpoint may run.
     pub(super) fn forget_file_unless_cold(&self) -> bool {
         let (keyspace, tier) = (&self.shared.keyspace, &self.shared.tier);
         tier.frozen.store(true, Relaxed);

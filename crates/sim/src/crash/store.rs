@@ -370,7 +370,7 @@ fn live(
     options.memory_limit = history.shape.memory_limit();
     options.compression = history.next_compression();
     // Taken from the clock, so that every other start is lazy and a seed means the rest of what it always meant.
-    let (is_lazy, checkpoint_first) = (clock.wall_ms() % 2 == 0, clock.wall_ms() / 2 % 2 == 0);
+    let (is_lazy, checkpoint_first) = (clock.wall_ms() & 1 == 0, clock.wall_ms() & 2 == 0);
     options.restart = if is_lazy { Restart::Lazy } else { Restart::Eager };
     let mut machine = match StoreMachine::open_with(options, disk, clock) {
         Ok(machine) => machine,
@@ -383,7 +383,11 @@ fn live(
         return Err(Problem::Damaged(damage));
     }
     let Some(found) = machine.contents() else {
-        return Ok(End::Lived { poisoned: true });
+        // In a lazy start damage is met when it is read.
+        return Ok(match machine.store.len() {
+            Err(error @ Error::NotLoaded { .. }) if !disk.is_off() => End::Refused(error),
+            _ => End::Lived { poisoned: true },
+        });
     };
     history.recover(&found, clock.wall_ms(), machine.store.log().last_version())?;
     StoreProcess { machine, history, mistake, held: VecDeque::new() }.run(random, actions)
