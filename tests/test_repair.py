@@ -43,8 +43,17 @@ def damage(path, text: bytes):
 
 
 def value(number: int) -> str:
-    """A value that takes about half a block."""
-    return f"value:{number}:" + "v" * 2000
+    """A value that takes about half a block; what names it stands in it twice, and in two blocks at most once."""
+    return 2 * (f"value:{number}:" + "v" * 1000)
+
+
+def bring_back(node, before: dict):
+    """Makes the directory of a node what it was."""
+    for path in [path for path in node.data.rglob("*") if path.is_file()]:
+        path.unlink()
+    for path, content in before.items():
+        with open(path, "wb") as file:
+            file.write(content)
 
 
 @pytest.fixture
@@ -155,7 +164,7 @@ def test_a_server_that_runs_and_files_elsewhere_are_told_apart(make_node, tmp_pa
         assert all(client.get(f"key:{number}") == value(number).encode() for number in range(50))
 
 
-def test_killed_at_any_moment_it_leaves_the_old_store_or_the_new_one(damaged, tmp_path):
+def test_killed_at_any_moment_it_leaves_the_old_store_or_the_new_one(damaged):
     if nodes.tool("strace") is None:
         pytest.skip("strace is not installed")
     before = contents(damaged.data)
@@ -163,6 +172,7 @@ def test_killed_at_any_moment_it_leaves_the_old_store_or_the_new_one(damaged, tm
     calls = {"fdatasync": range(1, 60, 7), "rename,renameat,renameat2": range(1, 20), "unlink,unlinkat": range(1, 4)}
     for call, turns in calls.items():
         for turn in turns:
+            bring_back(damaged, before)
             trace = ["strace", "-f", "-q", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL:when={turn}"]
             line = [*trace, nodes.KV_SERVER, "--repair", str(damaged.data), "--yes"]
             done = subprocess.run(line, capture_output=True, stdin=subprocess.DEVNULL, timeout=120, check=False)
@@ -178,10 +188,4 @@ def test_killed_at_any_moment_it_leaves_the_old_store_or_the_new_one(damaged, tm
                 with damaged.client() as client:
                     assert client.dbsize() > KEYS - 5
                 damaged.kill()
-            # Back to the damaged store.
-            for path in [path for path in damaged.data.rglob("*") if path.is_file()]:
-                path.unlink()
-            for path, content in before.items():
-                with open(path, "wb") as file:
-                    file.write(content)
     assert NOT_REPAIRED in codes and OK in codes, codes
