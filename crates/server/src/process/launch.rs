@@ -46,7 +46,8 @@ pub fn launch(arguments: impl IntoIterator<Item = OsString>, purposes: &Purposes
         arguments: arguments.into_iter().collect(),
         variable: &|name| std::env::var(name).ok(),
         directory,
-        standard_input: &mut io::stdin().lock(),
+        // Not locked: a repair asks there.
+        standard_input: &mut io::stdin(),
     };
     let exit = match read(surroundings) {
         Ok(Invocation::Run(sources)) => return ExitCode::from(serve(sources, true, purposes.run)),

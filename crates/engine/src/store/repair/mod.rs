@@ -15,7 +15,9 @@
 //! cannot be mixed into it. The state must fit into memory. Not here: reading damaged files (`blocks::salvage`,
 //! `log::salvage`), how the new files take the old ones' place (`swap`).
 
+mod gather;
 mod replay;
+mod report;
 mod swap;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,19 +31,18 @@ use super::check::{StoreCheck, check_store};
 use super::options::Options;
 use super::restore::{NewStore, check_no_unfinished_restore, count};
 use super::{base, lock_directory, random_u128};
-use crate::blocks::salvage::{BlockRemains, Losses, SalvagedRecord};
-use crate::blocks::{FileSize, Geometry, Identity, LostEntry, LostRange, Parent, Superblock};
+use crate::blocks::salvage::{BlockRemains, Losses};
+use crate::blocks::{FileSize, Geometry, Identity, LostEntry, Parent, Superblock};
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
-use crate::keyspace::entry::{Entry, Value};
 use crate::keyspace::hash::KeyHasher;
-use crate::keyspace::load::Loader;
-use crate::keyspace::{DATABASES_MAX, DatabaseId, DatabaseIds, DoesNotFit, Keyspace};
-use crate::log::LogCut;
+use crate::keyspace::{DatabaseId, DoesNotFit, Keyspace};
 use crate::log::archive::{Archive, Limit, ReplayFrom, ReplayRequest, StoreId};
 use crate::log::salvage::{LogRemains, Replayed};
 use crate::version::Version;
+use gather::{Gathered, numbered};
 use replay::LossyReplay;
+pub use report::{Basis, Gap, RepairError, RepairReport, Repaired};
 use swap::Swap;
 pub(crate) use swap::finish_repair;
 pub use swap::is_repair_pending;
@@ -49,132 +50,7 @@ pub use swap::is_repair_pending;
 /// Damaged places that are told one by one.
 const DAMAGE_MAX: usize = 1000;
 
-/// Why a store is not repaired. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RepairError {
-    /// Its files cannot be read or written; or another process uses them.
-    #[error(transparent)]
-    Store(#[from] Error),
-    /// Block file and log are of two stores.
-    #[error("{} belongs to store {of_blocks}, the log in {} to store {of_log}: put the files of one store together", block_file.display(), log_directory.display())]
-    TwoStores {
-        /// The block file.
-        block_file: PathBuf,
-        /// Its store.
-        of_blocks: StoreId,
-        /// The log.
-        log_directory: PathBuf,
-        /// Its store.
-        of_log: StoreId,
-    },
-    /// The block file is a device, which has room for one store only.
-    #[error("{} is a device, and a repair keeps the damaged store: copy it into a file (dd if={} of=FILE bs=1M), repair with --block-file FILE, and write zeros over the device's first megabyte, and bring a backup of the result back with --restore", path.display(), path.display())]
-    Device {
-        /// The device.
-        path: PathBuf,
-    },
-    /// There is neither a log nor a block file that anything can be read of.
-    #[error("nothing of a store can be read in {}: restore a backup", directory.display())]
-    NothingLeft {
-        /// The store's directory.
-        directory: PathBuf,
-    },
-}
-
 type Refusal<T> = std::result::Result<T, RepairError>;
-
-/// What a repaired state begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Basis {
-    /// The newest checkpoint, whole.
-    Checkpoint(Version),
-    /// The newest checkpoint, whole, whose superblock was put together again.
-    Rebuilt(Version),
-    /// The checkpoint before the newest, whole; the log reaches back to it.
-    Older(Version),
-    /// The log alone, from its first record on.
-    Log,
-    /// What can be read of a checkpoint.
-    Salvaged(Version),
-    /// Records found in a block file without a superblock.
-    Scanned,
-    /// Nothing: no block file is left.
-    Nothing,
-}
-
-/// A part of the past that is missing altogether.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Gap {
-    /// Changes above the first version, up to the second.
-    Between(Version, Version),
-    /// Everything above this version: the log is missing.
-    After(Version),
-    /// Everything up to this version that was not written again after it.
-    Before(Version),
-}
-
-/// What is damaged, what would be kept and what would be lost.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct RepairReport {
-    /// The damaged store, where it is known.
-    pub store_id: Option<StoreId>,
-    /// Damaged places, the first thousand.
-    pub damage: Vec<Damage>,
-    /// What the state begins with.
-    pub basis: Basis,
-    /// The last change that is kept.
-    pub version: Version,
-    /// Entries that are kept; some of them may be due to expire.
-    pub entries: u64,
-    /// Commands replayed from the log.
-    pub records: u64,
-    /// Entries that are lost and that the log does not bring back.
-    pub lost: Vec<LostEntry>,
-    /// Parts of the index that are lost: entries in them were looked for in the data.
-    pub lost_ranges: Vec<LostRange>,
-    /// Entries kept that were found without the index: some of them may have been removed or changed before.
-    pub unnamed: u64,
-    /// Entries kept whose checksums are lost.
-    pub unchecked: u64,
-    /// What is missing altogether.
-    pub gap: Option<Gap>,
-    /// What stands behind the first damage in the log.
-    pub log_cut: Option<LogCut>,
-    /// Lost frames of the log that held nothing.
-    pub marks_passed: u64,
-    /// Log files that were read from the archive.
-    pub archived: Vec<PathBuf>,
-    /// Whether the map of databases is lost: numbers may stand for other databases than before.
-    pub databases_lost: bool,
-    /// What is wrong with the archive; a repair does not change it.
-    pub archive_damage: Option<String>,
-}
-
-impl RepairReport {
-    /// Whether the repaired store would have everything that was acknowledged.
-    pub fn is_exact(&self) -> bool {
-        let whole = matches!(self.basis, Basis::Checkpoint(_) | Basis::Rebuilt(_) | Basis::Older(_) | Basis::Log);
-        whole && self.lost.is_empty() && self.gap.is_none() && self.log_cut.is_none()
-    }
-}
-
-/// What a repair did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Repaired {
-    /// The new store.
-    pub store_id: StoreId,
-    /// Its entries.
-    pub entries: u64,
-    /// The last change in it.
-    pub version: Version,
-    /// The names that the old files have now.
-    pub put_aside: Vec<PathBuf>,
-}
 
 /// A repair that has been worked out and not begun. The directory stays locked as long as it lives.
 pub struct RepairPlan {
@@ -533,128 +409,6 @@ impl<'a> Remains<'a> {
         let from = ReplayFrom { position, after: Version::ZERO };
         let request = ReplayRequest { store_id: line.store_id, from, upto: Limit::End };
         archive.replay(&request, &mut |_| Ok(()), &|_| {}).err().map(|error| error.to_string())
-    }
-}
-
-/// A map of databases by which every id that has entries has a number.
-fn numbered(ids: &[DatabaseId]) -> DatabaseIds {
-    let next = ids.iter().map(|id| id.0 + 1).max().unwrap_or(0).max(DATABASES_MAX as u32);
-    let is_free = |number: &u32| !ids.contains(&DatabaseId(*number));
-    let free: Vec<u32> = (0..DATABASES_MAX as u32).filter(is_free).collect();
-    let without_number = ids.iter().filter(|id| id.0 as usize >= DATABASES_MAX);
-    DatabaseIds { exchanged: free.into_iter().zip(without_number.copied()).collect(), next }
-}
-
-/// An entry with bytes of its own.
-struct OwnedRecord {
-    entry: Entry,
-    is_checked: bool,
-}
-
-/// Records on their way into the keyspace.
-struct Gathered<'k> {
-    keyspace: &'k Keyspace,
-    loaders: Vec<Option<Loader<'k>>>,
-    /// The newest record of each key that the index does not name.
-    unnamed: BTreeMap<(u32, Vec<u8>), OwnedRecord>,
-    named_databases: Vec<DatabaseId>,
-    unchecked: u64,
-    failed: Option<DoesNotFit>,
-}
-
-impl<'k> Gathered<'k> {
-    fn new(keyspace: &'k Keyspace) -> Gathered<'k> {
-        Gathered {
-            loaders: (0..keyspace.segment_count()).map(|_| None).collect(),
-            keyspace,
-            unnamed: BTreeMap::new(),
-            named_databases: Vec::new(),
-            unchecked: 0,
-            failed: None,
-        }
-    }
-
-    fn add(&mut self, salvaged: &SalvagedRecord<'_>) {
-        let SalvagedRecord { record, is_named, is_checked } = salvaged;
-        let value = match record.value {
-            // Only this form of an integer is ever kept.
-            Value::Bytes(bytes) => Value::compact(bytes),
-            integer => integer,
-        };
-        let entry = || Entry::new(record.key, value, record.version, record.created, record.expire_at);
-        if !is_named {
-            let key = (record.database.0, record.key.to_vec());
-            let is_newest = self.unnamed.get(&key).is_none_or(|it| it.entry.borrow().version() < record.version);
-            if is_newest {
-                self.unnamed.insert(key, OwnedRecord { entry: entry(), is_checked: *is_checked });
-            }
-            return;
-        }
-        if !self.named_databases.contains(&record.database) {
-            self.named_databases.push(record.database);
-        }
-        self.unchecked += u64::from(!is_checked);
-        let (database, entry) = (record.database, entry());
-        self.load(database, entry);
-    }
-
-    fn load(&mut self, database: DatabaseId, entry: Entry) {
-        let hash = self.keyspace.hash(entry.borrow().key());
-        let segment = self.keyspace.segment_of(hash);
-        let Some(loader) = self.loaders.get_mut(segment) else {
-            unreachable!("a hash belongs to a segment");
-        };
-        let loader = loader.get_or_insert_with(|| self.keyspace.loader(segment, &[]));
-        if let Err(problem) = loader.add(database, hash, entry) {
-            self.failed.get_or_insert(problem);
-        }
-    }
-
-    /// The databases that have entries.
-    fn databases(&self) -> Vec<DatabaseId> {
-        let mut ids = self.named_databases.clone();
-        ids.extend(self.unnamed.keys().map(|(database, _)| DatabaseId(*database)));
-        ids.sort_unstable();
-        ids.dedup();
-        ids
-    }
-
-    fn unnamed_hashes(&self) -> BTreeSet<(u32, u64)> {
-        self.unnamed.keys().map(|(database, key)| (*database, self.keyspace.hash(key))).collect()
-    }
-
-    fn finish_loaders(&mut self) -> Result<(), DoesNotFit> {
-        for loader in &mut self.loaders {
-            if let Some(loader) = loader.take() {
-                loader.finish()?;
-            }
-        }
-        self.failed.take().map_or(Ok(()), Err)
-    }
-
-    /// Puts everything in; returns how many entries the index does not name, and how many have no checksum.
-    fn finish(mut self) -> Result<(u64, u64), DoesNotFit> {
-        self.finish_loaders()?;
-        let mut unnamed = 0;
-        for ((database, key), OwnedRecord { entry, is_checked }) in std::mem::take(&mut self.unnamed) {
-            let (database, hash) = (DatabaseId(database), self.keyspace.hash(&key));
-            let segment = self.keyspace.segment_of(hash);
-            let is_there = {
-                // A loader holds its segment.
-                let held = self.loaders.get_mut(segment).and_then(Option::take);
-                held.map_or(Ok(()), Loader::finish)?;
-                let one = crate::keyspace::SegmentSet::one(segment);
-                let hold = self.keyspace.hold(one, crate::keyspace::SegmentSet::EMPTY);
-                hold.table(segment, database).is_some_and(|table| table.find(hash, &key).is_some())
-            };
-            if !is_there {
-                unnamed += 1;
-                self.unchecked += u64::from(!is_checked);
-                self.load(database, entry);
-            }
-        }
-        self.finish_loaders()?;
-        Ok((unnamed, self.unchecked))
     }
 }
 
