@@ -328,14 +328,13 @@ fn a_damaged_file_is_not_given_up_while_it_alone_has_entries() {
     // While it waits for the log the damaged segment is loaded: the store stops then.
     let _ = store.checkpoint();
     drop(store);
-    let mut options = lazy_at(directory.path(), &HandClock::at(NOW_MS));
-    options.segments = 256;
-    let store = Store::open(options).expect("a lazy start");
-    let read = (0..KEYS).take_while(|number| match store.get(&key(*number)) {
+    // Another start for each key: the first that meets the damage stops its store.
+    let is_read = |number: &u32| match lazy(directory.path()).get(&key(*number)) {
         Ok(found) => found == Some(value(*number)) || panic!("key {number} is lost without a word"),
         Err(_) => false,
-    });
-    assert!(read.count() > 1, "other segments are whole");
+    };
+    let read = (0..40).filter(is_read).count();
+    assert!((1..40).contains(&read), "{read} of 40 keys are in sound segments");
 }
 
 #[test]
