@@ -92,6 +92,11 @@ pub const EXPIRE_SLICE_BYTES: usize = 16 * 1024;
 /// How much of a segment a checkpoint copies in one hold: commands on the segment wait that long, some ten microseconds.
 pub const CHECKPOINT_SLICE: TakeLimits = TakeLimits { entries: 128, bytes: 64 * 1024 };
 
+/// How long the checkpoint's thread works before it asks whether somebody else waits for its core. A system does not take a
+/// core away from a thread that has just got it, whatever their priorities, for up to a few milliseconds: a client's command
+/// would wait as long.
+pub const CHECKPOINT_TURN: std::time::Duration = std::time::Duration::from_micros(50);
+
 /// Bytes of a large value that a checkpoint copies in one hold.
 pub const CHECKPOINT_PART_BYTES: usize = 256 * 1024;
 

@@ -28,6 +28,7 @@ mod published;
 mod records;
 mod room;
 mod scrub;
+mod sort;
 mod space;
 mod table;
 mod view;
@@ -255,6 +256,11 @@ impl BlockFile {
         }
         self.release_retired();
         Ok(Checkpoint::new(self, hashes, options))
+    }
+
+    /// Whether a checkpoint failed while its superblock was written: it may or may not count, so nothing may go on.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.in_doubt
     }
 
     /// A checkpoint has become durable.

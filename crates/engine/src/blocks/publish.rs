@@ -12,6 +12,7 @@ use super::format::manifest::{self, BlockRef, DatabaseLeaves, LeafRef, Manifest}
 use super::format::superblock::{ManifestRef, Superblock};
 use super::format::{BlockKind, table};
 use super::published;
+use super::room::kept_blocks;
 use super::space::Run;
 use super::writer::Writer;
 use crate::error::Result;
@@ -90,10 +91,10 @@ impl Checkpoint<'_> {
         let move_from = self.move_from();
         let writer = &mut self.writer;
         writer.release_singles();
-        writer.shrink();
         let base = Arc::clone(&writer.base);
         let leaf_counts = || directories.values().map(|leaves| leaves.len());
         let manifest_bytes = |pages: usize| manifest::encoded_bytes(commit.databases.len(), pages, leaf_counts());
+        writer.shrink_or_keep_room(leaf_counts().sum(), manifest_bytes)?;
         let places = place_tables(writer, move_from, manifest_bytes)?;
         let pages = write_pages(writer, &places.pages)?;
         writer.written_pages_match(&places.pages);
@@ -220,13 +221,35 @@ impl Writer<'_> {
         }
     }
 
-    /// Cuts free blocks off the end of a file that grows by itself.
-    fn shrink(&mut self) {
+    /// Cuts free blocks off the end of a file that grows by itself, or lets it grow: on a disk that becomes full, what removes
+    /// still needs blocks for a copy of the index before it gives any back. So a checkpoint that would leave too few is none.
+    fn shrink_or_keep_room(&mut self, leaves: usize, manifest_bytes: impl Fn(usize) -> usize) -> Result<()> {
+        if !self.auto {
+            return Ok(());
+        }
+        let payload = manifest::payload_bytes(self.device.block_bytes);
+        let kept = |writer: &Writer<'_>| {
+            let pages = writer.table.page_count();
+            kept_blocks(writer.space.blocks(), leaves, pages + manifest_bytes(pages).div_ceil(payload))
+        };
+        // What this checkpoint frees is free when it is published; its tables take about as much as those before give back.
+        let freed: u32 = self.freed.iter().map(|run| run.blocks).sum();
+        self.shrink(kept(self).saturating_sub(freed));
+        while self.space.free() + freed < kept(self) {
+            if !self.grow()? {
+                return Err(self.full());
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts free blocks off the end; so many at least stay free.
+    fn shrink(&mut self, stay: u32) {
         let (free, blocks) = (self.space.free_at_end(), self.space.blocks());
         let least = (self.device.offset(blocks) / 8).max(SHRINK_BYTES_MIN);
         // What is kept is what the next checkpoint will want to grow by.
-        let kept = (least / 2 / self.device.block_bytes as u64) as u32;
-        if self.auto && self.device.offset(free) > least && free > kept {
+        let kept = ((least / 2 / self.device.block_bytes as u64) as u32).max(stay);
+        if self.device.offset(free) > least && free > kept {
             let blocks = blocks - (free - kept);
             self.space.shrink(blocks);
             self.table.resize(blocks);

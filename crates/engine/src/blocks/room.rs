@@ -43,6 +43,19 @@ pub fn put_cost(key_bytes: usize, value_bytes: usize) -> u64 {
     record + waste + INDEX_BYTES
 }
 
+/// Blocks of a file that stay free after every checkpoint: one more copy of its index of so many leaves, of its table pages
+/// and its manifest (`tables`), and room for a compaction.
+pub(super) fn kept_blocks(file_blocks: u32, leaves: usize, tables: usize) -> u32 {
+    // A leaf for each database whose few entries grow, and one for divisions at the end of the index.
+    let index = leaves + leaves / 8 + 2;
+    // Two: the last block of the data and the last of the blocks set aside are hardly ever full.
+    (index + tables + 1) as u32 + compaction_blocks(file_blocks) + 2
+}
+
+fn compaction_blocks(file_blocks: u32) -> u32 {
+    (file_blocks / COMPACTION_SHARE).max(COMPACTION_BLOCKS_MIN)
+}
+
 const INLINE_LAST: u64 = INLINE_BYTES_MAX as u64;
 
 impl BlockFile {
@@ -70,20 +83,8 @@ impl BlockFile {
 
     /// Blocks that are not promised to anyone.
     fn kept_blocks(&self) -> u32 {
-        // Two: the last block of the data and the last of the blocks set aside are hardly ever full.
-        self.own_copy_blocks() + self.compaction_blocks() + 2
-    }
-
-    fn compaction_blocks(&self) -> u32 {
-        (self.space.blocks() / COMPACTION_SHARE).max(COMPACTION_BLOCKS_MIN)
-    }
-
-    /// Blocks that one more copy of index, table and manifest takes.
-    fn own_copy_blocks(&self) -> u32 {
         let published = &self.published;
-        let leaves = published.leaf_count() as u32;
-        // A leaf for each database whose few entries grow, and one for divisions at the end of the index.
-        leaves + leaves / 8 + 2 + published.pages.len() as u32 + published.manifest.len() as u32 + 1
+        kept_blocks(self.space.blocks(), published.leaf_count(), published.pages.len() + published.manifest.len())
     }
 
     /// Whether leaves have to be packed.
@@ -106,12 +107,12 @@ impl BlockFile {
     /// How many bytes of records may be moved: no more than leaves room for what will be put.
     pub(super) fn compact_bytes(&self, options: &CheckpointOptions) -> u64 {
         let limit = options.compact_bytes;
-        if self.published.superblock.auto {
-            return limit;
-        }
+        // Also where the file may grow: the disk may be full, and then nobody should need it for this.
+        let stream_bytes = stream_bytes(self.device.block_bytes) as u64;
         // A part of what is kept is lost where extents end.
-        let kept = u64::from(self.compaction_blocks()) * stream_bytes(self.device.block_bytes) as u64 * 3 / 4;
-        let left = options.put_bytes.map_or(0, |put| self.room().bytes.saturating_sub(put) / 2);
+        let kept = u64::from(compaction_blocks(self.space.blocks())) * stream_bytes * 3 / 4;
+        let spare = u64::from(self.free_blocks().saturating_sub(self.kept_blocks())) * stream_bytes;
+        let left = options.put_bytes.map_or(0, |put| spare.saturating_sub(put) / 2);
         limit.min(kept + left)
     }
 }

@@ -68,6 +68,10 @@ pub(crate) struct Writer<'a> {
     gathered: (u32, Vec<u8>),
     /// What is written past the system's cache, so that the log's syncs do not wait for a checkpoint's write-back.
     aligned: AlignedBuffer,
+    /// Called after every short piece of work.
+    pub(crate) pause: &'a dyn Fn(),
+    /// The file could not be made longer.
+    is_disk_full: bool,
 }
 
 impl<'a> Writer<'a> {
@@ -95,6 +99,8 @@ impl<'a> Writer<'a> {
             singles: Run { block: 0, blocks: 0 },
             gathered: (0, Vec::new()),
             aligned: AlignedBuffer::new(EXTENT_BYTES_MAX),
+            pause: &|| {},
+            is_disk_full: false,
             base,
         }
     }
@@ -125,7 +131,13 @@ impl<'a> Writer<'a> {
         if let Some(run) = self.space.allocate(whole, most) {
             return Ok(Some(run));
         }
+        if self.is_disk_full
+            && let Some(run) = self.space.allocate(least, most)
+        {
+            return Ok(Some(run));
+        }
         let grown = if self.auto { self.grow() } else { Ok(false) };
+        self.is_disk_full |= grown.is_err();
         if !matches!(grown, Ok(true)) {
             self.release_singles();
         }
@@ -137,7 +149,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Makes the file longer; false when it cannot be.
-    fn grow(&mut self) -> Result<bool> {
+    pub(super) fn grow(&mut self) -> Result<bool> {
         let old = self.space.blocks();
         let step = (self.device.offset(old) / 8).clamp(*GROW_BYTES.start(), *GROW_BYTES.end());
         let Some(blocks) = old.checked_add((step / self.device.block_bytes as u64) as u32) else {
@@ -180,6 +192,7 @@ impl<'a> Writer<'a> {
                 aligned.copy_from_slice(piece);
                 self.device.write_direct(at, aligned)?;
                 at += (piece.len() / self.device.block_bytes) as u32;
+                (self.pause)();
             }
         }
         self.written_bytes += bytes.len() as u64;
@@ -188,6 +201,7 @@ impl<'a> Writer<'a> {
             self.unsynced_bytes = 0;
             self.device.sync()?;
         }
+        (self.pause)();
         Ok(())
     }
 
@@ -325,6 +339,7 @@ impl<'a> Writer<'a> {
         entry: &IndexEntry,
         visit: impl FnOnce(&ReadRecord<'_>, &Records<'_>, &mut BodyBuffer) -> Result<R>,
     ) -> Result<R> {
+        (self.pause)();
         let (device, base, own) = (Arc::clone(&self.device), Arc::clone(&self.base), self.own_table_for(entry)?);
         let records = Records { device: &device, table: own.as_ref().unwrap_or(&base.table) };
         let hashes = self.hashes;
@@ -372,6 +387,7 @@ impl LeafStore for Writer<'_> {
         let mut read = Vec::new();
         self.device.read_leaf(database, leaf, &mut read)?;
         entries.extend(read);
+        (self.pause)();
         Ok(())
     }
 
@@ -380,6 +396,7 @@ impl LeafStore for Writer<'_> {
         let bytes = leaf::encode(self.device.block_bytes, block, self.sequence, database, entries);
         let at = BlockRef { block, crc: crc32c::crc32c(&bytes) };
         self.write_single(block, &bytes)?;
+        (self.pause)();
         let first_hash = entries.first().map_or(0, |entry| entry.hash);
         Ok(LeafRef { first_hash, at, entries: entries.len() as u16 })
     }
