@@ -36,7 +36,7 @@ class Measured:
     write_max_us: float = 0.0
 
 
-def fill(server: Server, keys: int = KEYS):
+def fill(server: Server, keys: int = KEYS, value_bytes: int = VALUE_BYTES):
     """Writes keys `key:%012d` from 0 on, each once, and waits for every answer."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=300) as connection:
         expected = 5 * keys
@@ -55,7 +55,7 @@ def fill(server: Server, keys: int = KEYS):
         reader.start()
         for start in range(0, keys, FILL_BATCH):
             connection.sendall(b"".join(
-                b"*3\r\n$3\r\nSET\r\n$%d\r\nkey:%012d\r\n$%d\r\n%032d\r\n" % (KEY_BYTES, key, VALUE_BYTES, key)
+                b"*3\r\n$3\r\nSET\r\n$%d\r\nkey:%012d\r\n$%d\r\n%0*d\r\n" % (KEY_BYTES, key, value_bytes, value_bytes, key)
                 for key in range(start, min(start + FILL_BATCH, keys))
             ))
         reader.join()

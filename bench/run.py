@@ -227,7 +227,28 @@ class Bench:
                                   against="Bowline, one event loop")]
 
 
-PARTS = ["get_set", "pipelined", "durable", "mix", "memory", "hit_ratio", "restart", "restart_checkpoint", "checkpoint", "loops"]
+    def tier(self) -> list[dict]:
+        """1 GB of values of 1 KiB under a limit on memory of 160 MB: reads of what is hot, and of anything; page cache warm."""
+        limit = "32mb" if self.quick else "160mb"
+        small = Bowline(self.base, more=("--maxmemory", limit, "--maxmemory-policy", "tier"))
+        large = Bowline(self.base)
+        try:
+            for server in (small, large):
+                server.start()
+                fill(server, self.keys, value_bytes=1024)
+            hot = Load("get:100", pipeline=16, keys=self.keys // 50)
+            rows = [self.compared("tier, GETs of hot values, pipeline 16", small, large, hot, 0.9, against="Bowline, all in memory")]
+            for pipeline in (1, 16):
+                any_of_them = Load("get:100", pipeline=pipeline, keys=self.keys)
+                rows.append(self.compared(f"tier, GETs of any values, pipeline {pipeline}", small, large, any_of_them, None,
+                                          against="Bowline, all in memory"))
+            return rows
+        finally:
+            small.remove()
+            large.remove()
+
+
+PARTS = ["get_set", "pipelined", "durable", "mix", "memory", "hit_ratio", "restart", "restart_checkpoint", "checkpoint", "loops", "tier"]
 
 
 def machine() -> dict:

@@ -4,7 +4,9 @@
     meanwhile: SAVE, BGSAVE; then kill -9, SIGTERM, SHUTDOWN, SHUTDOWN NOSAVE -> restart
     -> each worker's keys are those of its model after its acknowledged commands and some first part of the others
 
-Seconds: SOAK_SECONDS (default 20). The seed is printed; SOAK_SEED=<n> repeats the workload, not the instants.
+Twice: with everything in memory, and with values larger than memory (policy "tier").
+
+Seconds, for both together: SOAK_SECONDS (default 20). The seed is printed; SOAK_SEED=<n> repeats the workload, not the instants.
 """
 
 import copy
@@ -184,9 +186,9 @@ def agrees(expected, found, sent_ms: float, received_ms: float) -> bool:
 class Worker(threading.Thread):
     """One connection with keys of its own. It ends when told to, or when its connection does."""
 
-    def __init__(self, number: int, port: int, model: Model, seed: int):
+    def __init__(self, number: int, port: int, model: Model, seed: int, sizes: list[float]):
         super().__init__()
-        self.number, self.port, self.model = number, port, model
+        self.number, self.port, self.model, self.sizes = number, port, model, sizes
         self.random = random.Random(seed)
         self.is_shared = number >= WORKERS_WITH_DATABASES
         self.stop = threading.Event()
@@ -215,7 +217,7 @@ class Worker(threading.Thread):
 
     def some_value(self) -> bytes:
         """Mostly a short value, now and then one of many blocks."""
-        size = self.random.choices([8, 100, 3000, 60_000, 400_000], [40, 40, 15, 2, 0.2])[0]
+        size = self.random.choices([8, 100, 3000, 60_000, 400_000], self.sizes)[0]
         return self.random.randbytes(self.random.randrange(size))
 
     def one_command(self) -> tuple:
@@ -387,17 +389,23 @@ def end(node, how: str):
     assert node.wait() == 0
 
 
-def test_random_commands_with_checkpoints_and_restarts_do_what_the_model_says(make_node):
+# How often values have which size, and what the server is told of memory.
+IN_MEMORY = [40, 40, 15, 2, 0.2], ()
+LARGER_THAN_MEMORY = [10, 10, 40, 30, 10], ("--maxmemory", "24mb", "--maxmemory-policy", "tier")
+
+
+@pytest.mark.parametrize(("sizes", "memory"), [IN_MEMORY, LARGER_THAN_MEMORY], ids=["in memory", "larger than memory"])
+def test_random_commands_with_checkpoints_and_restarts_do_what_the_model_says(make_node, sizes, memory):
     print(f"SOAK_SEED={SEED} SOAK_SECONDS={SECONDS:.0f}")
     rng = random.Random(SEED)
     count = WORKERS_WITH_DATABASES + WORKERS_IN_ONE
     models = [Model(b"w%d:" % number, 2 if number < WORKERS_WITH_DATABASES else 1) for number in range(count)]
     node = make_node("--wal_file_size", "4mb", "--wal_buffer_size", "1mb", "--checkpoint-log-size", "16mb",
-                     "--scrub-rate", "64mb").start()
-    until = time.monotonic() + SECONDS
-    commands = saves = restarts = 0
+                     "--scrub-rate", "64mb", *memory).start()
+    until = time.monotonic() + SECONDS / 2
+    commands = saves = restarts = fetched = 0
     while time.monotonic() < until or restarts == 0:
-        workers = [Worker(number, node.port, model, rng.randrange(2**32)) for number, model in enumerate(models)]
+        workers = [Worker(number, node.port, model, rng.randrange(2**32), sizes) for number, model in enumerate(models)]
         saver = Saver(node.port, rng.randrange(2**32))
         for thread in [*workers, saver]:
             thread.start()
@@ -425,10 +433,12 @@ def test_random_commands_with_checkpoints_and_restarts_do_what_the_model_says(ma
                 raise AssertionError(f"life {restarts} after {how}, SOAK_SEED={SEED} ({told}): {wrong}") from wrong
         with node.client() as client:
             assert client.info("persistence")["scrub_damage"] == 0
+            fetched += client.info("memory")["tier_values_fetched"]
         commands += sum(worker.commands for worker in workers)
         saves += saver.saves
-    print(f"{commands} commands, {saves} checkpoints asked for, {restarts} restarts: as the model says")
+    print(f"{commands} commands, {saves} checkpoints asked for, {restarts} restarts, {fetched} values read back: as the model says")
     assert commands > 1000 and saves > 0
+    assert (fetched > 0) == bool(memory), "values leave memory where it is small"
 
 
 def test_the_model_of_this_file_sees_a_wrong_reply():

@@ -64,6 +64,9 @@ pub const TIER_CHECKPOINT_PART: usize = 8;
 /// Most values that leave memory in one hold of their segment.
 pub const TIER_SLICE: usize = 64;
 
+/// Segments in which values are let go to make room for one that is read back.
+pub const TIER_STEPS_FOR_VALUE: usize = 4;
+
 /// Threads that read values back from the block file, so many reads at once.
 pub const FETCH_THREADS: usize = 8;
 

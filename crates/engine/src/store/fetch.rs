@@ -22,7 +22,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{Shared, Store, one};
 use crate::error::{Error, Result};
-use crate::keyspace::{DatabaseId, EvictionPolicy, SegmentSet};
+use crate::keyspace::{DatabaseId, SegmentSet};
 use crate::limits::{FETCH_THREADS, FETCH_URGENT_AFTER};
 use crate::version::Version;
 
@@ -280,25 +280,6 @@ impl Store {
                     _ => {}
                 },
             }
-        }
-    }
-
-    /// Before a value of so many bytes comes back, others go.
-    fn make_room_for_value(&self, bytes: usize) {
-        let limit = self.memory_limit_bytes();
-        let is_full = || limit > 0 && self.used_memory().saturating_add(bytes) > limit;
-        if self.eviction_policy() != EvictionPolicy::Tier || self.shared.tier.urgent.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut freed = 0;
-        while is_full() && freed < 2 * bytes {
-            match self.let_some_go() {
-                0 => break,
-                some => freed += some,
-            }
-        }
-        if is_full() {
-            self.shared.memory.wake();
         }
     }
 }

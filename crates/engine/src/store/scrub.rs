@@ -110,14 +110,14 @@ impl Store {
             statistics.damage += 1;
             statistics.last_damage = Some(error.to_string());
         }
-        if self.shared.keyspace.cold() > 0 {
-            // Only the file has the cold values, so it cannot be given up.
-            tracing::error!(%error, "the block file is damaged, and has values that are not in memory: restore a backup");
+        if scrub.wants_rewrite.load(Relaxed) {
             return;
         }
-        if !scrub.wants_rewrite.swap(true, Relaxed) {
+        if self.forget_file_unless_cold() {
+            scrub.wants_rewrite.store(true, Relaxed);
             tracing::error!(%error, "the block file is damaged; the next checkpoint writes it anew from memory");
-            self.shared.keyspace.forget_file();
+        } else {
+            tracing::error!(%error, "the block file is damaged, and has values that are not in memory: restore a backup");
         }
     }
 }

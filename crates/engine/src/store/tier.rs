@@ -26,7 +26,7 @@ use crate::error::Result;
 use crate::keyspace::cold::ColdCandidate;
 use crate::keyspace::entry::{Entry, Location};
 use crate::keyspace::{DatabaseId, EvictionPolicy, SegmentSet};
-use crate::limits::{TIER_CHECKPOINT_PART, TIER_SLICE, TIER_STARTS_AT_PART, TIER_STOPS_AT_PART};
+use crate::limits::{TIER_CHECKPOINT_PART, TIER_SLICE, TIER_STARTS_AT_PART, TIER_STEPS_FOR_VALUE, TIER_STOPS_AT_PART};
 
 /// Figures about values that are in the block file only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +55,11 @@ pub(super) struct Tier {
     wants_checkpoint: AtomicBool,
     /// A request that was parked again and again has what it fetched left to it.
     pub(super) urgent: std::sync::Arc<AtomicBool>,
+    /// No value may leave memory: the file is being given up.
+    frozen: AtomicBool,
+    /// Checkpoints that had ended and values that were fetched when all values were last looked at in vain: before one of
+    /// the two rises there is nothing new to let go.
+    in_vain_at: Mutex<Option<(u64, u64)>>,
     made_cold: AtomicU64,
     pub(super) fetched: AtomicU64,
     pub(super) failed: AtomicU64,
@@ -77,6 +82,8 @@ impl Tier {
             exhausted: AtomicBool::new(false),
             wants_checkpoint: AtomicBool::new(false),
             urgent: std::sync::Arc::default(),
+            frozen: AtomicBool::new(false),
+            in_vain_at: Mutex::new(None),
             made_cold: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -146,8 +153,13 @@ impl Store {
             return false;
         }
         let mut did = false;
+        // The hand of a segment may have stood anywhere: two turns see all of it.
+        let turns = 2 * self.shared.keyspace.segment_count();
         while self.used_memory() > stop && !tier.urgent.load(Relaxed) {
-            if self.let_some_go() == 0 {
+            let checkpoints = self.checkpoints();
+            let now = (checkpoints.published + checkpoints.failed, tier.fetched.load(Relaxed));
+            if *tier.in_vain_at.lock() == Some(now) || self.let_some_go(turns) == 0 {
+                *tier.in_vain_at.lock() = Some(now);
                 self.nothing_to_let_go();
                 return did;
             }
@@ -159,20 +171,12 @@ impl Store {
         did
     }
 
-    /// Lets some values of the next segments go; returns the bytes, 0 when all segments had their turn in vain.
-    pub(super) fn let_some_go(&self) -> usize {
-        let (tier, segments) = (&self.shared.tier, self.shared.keyspace.segment_count());
-        // The hand of a segment may have stood anywhere: two turns see all of it.
-        for _ in 0..2 * segments {
-            let segment = tier.next_segment.fetch_add(1, Relaxed) % segments;
+    /// Lets some values of the next segments go, after up to `turns` segments in vain; returns the bytes.
+    fn let_some_go(&self, turns: usize) -> usize {
+        for _ in 0..turns {
+            let segment = self.next_segment();
             loop {
-                let Step { freed, came_round } = match self.let_go_in(segment) {
-                    Ok(step) => step,
-                    Err(error) => {
-                        tracing::error!(%error, "values cannot leave memory");
-                        Step { freed: 0, came_round: true }
-                    }
-                };
+                let Step { freed, came_round } = self.let_go_in(segment);
                 if freed > 0 {
                     return freed;
                 }
@@ -182,6 +186,30 @@ impl Store {
             }
         }
         0
+    }
+
+    /// Before a value of so many bytes comes back, others go: a few, in a short time.
+    pub(super) fn make_room_for_value(&self, bytes: usize) {
+        let (limit, tier) = (self.memory_limit_bytes(), &self.shared.tier);
+        let is_full = || limit > 0 && self.used_memory().saturating_add(bytes) > limit;
+        if self.eviction_policy() != EvictionPolicy::Tier || !is_full() {
+            return;
+        }
+        let mut freed = 0;
+        for _ in 0..TIER_STEPS_FOR_VALUE {
+            if freed >= bytes || tier.urgent.load(Relaxed) {
+                break;
+            }
+            freed += self.let_go_in(self.next_segment()).freed;
+        }
+        if is_full() {
+            self.shared.memory.wake();
+        }
+    }
+
+    /// The segment whose turn it is.
+    fn next_segment(&self) -> usize {
+        self.shared.tier.next_segment.fetch_add(1, Relaxed) % self.shared.keyspace.segment_count()
     }
 
     /// What is in memory is newer than the checkpoint published last, or takes no room in values.
@@ -199,8 +227,15 @@ impl Store {
         }
     }
 
-    /// Lets some values of one segment go.
-    fn let_go_in(&self, segment: usize) -> Result<Step> {
+    /// Lets some values of one segment go, if their places can be found.
+    fn let_go_in(&self, segment: usize) -> Step {
+        self.try_let_go_in(segment).unwrap_or_else(|error| {
+            tracing::error!(%error, "values cannot leave memory");
+            Step { freed: 0, came_round: true }
+        })
+    }
+
+    fn try_let_go_in(&self, segment: usize) -> Result<Step> {
         let (keyspace, tier) = (&self.shared.keyspace, &self.shared.tier);
         let mut random = self.random_seed();
         let mut next = || {
@@ -215,7 +250,7 @@ impl Store {
         chosen.sort_unstable_by_key(|candidate| (candidate.database, candidate.hash));
         let located = locate(&view, &chosen)?;
         let mut hold = keyspace.hold(SegmentSet::EMPTY, one(segment));
-        let is_same = tier.view(segment).is_some_and(|now| now.is_same(&view));
+        let is_same = !tier.frozen.load(Relaxed) && tier.view(segment).is_some_and(|now| now.is_same(&view));
         let held = hold.segment_mut(segment);
         let gone: Vec<Entry> = if is_same {
             let hasher = keyspace.hasher();
@@ -227,6 +262,21 @@ impl Store {
         tier.made_cold.fetch_add(gone.len() as u64, Relaxed);
         let freed = gone.iter().map(|entry| entry.borrow().allocated_bytes()).sum();
         Ok(Step { freed, came_round })
+    }
+
+    /// Gives the block file up, so that the next checkpoint writes it anew from memory; false when memory does not have
+    /// all values. No checkpoint may run.
+    pub(super) fn forget_file_unless_cold(&self) -> bool {
+        let (keyspace, tier) = (&self.shared.keyspace, &self.shared.tier);
+        tier.frozen.store(true, Relaxed);
+        // Whoever lets values go at the moment has ended when all segments were held.
+        drop(keyspace.hold(SegmentSet::EMPTY, keyspace.every_segment()));
+        let is_whole = keyspace.cold() == 0;
+        if is_whole {
+            keyspace.forget_file();
+        }
+        tier.frozen.store(false, Relaxed);
+        is_whole
     }
 
     /// Makes the newest checkpoint that of a segment, which is held for changes. `None` while one is being written.

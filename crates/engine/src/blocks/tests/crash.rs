@@ -75,7 +75,7 @@ fn workload(disk: &MemoryDisk, geometry: &Geometry) -> Vec<(usize, Contents)> {
     let mut published = vec![(0, model.clone())];
     for round in 0..14u64 {
         let before = model.clone();
-        let options = CheckpointOptions { sync_bytes: 60_000, compact_bytes: 100_000, put_bytes: None };
+        let options = CheckpointOptions { sync_bytes: 60_000, compact_bytes: 100_000, ..CheckpointOptions::default() };
         let mut checkpoint = file.begin(&STRONG, &options).unwrap();
         if round == 9 {
             checkpoint.start_empty();

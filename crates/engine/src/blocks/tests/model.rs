@@ -168,7 +168,8 @@ fn checkpoint(
 fn run(rounds: Vec<Round>, hashes: Weak, geometry: Geometry, compact_bytes: u64) {
     let disk = MemoryDisk::default();
     let mut file = create(&disk, &geometry);
-    let options = CheckpointOptions { sync_bytes: 100_000, compact_bytes, put_bytes: Some(0) };
+    let options =
+        CheckpointOptions { sync_bytes: 100_000, compact_bytes, put_bytes: Some(0), ..CheckpointOptions::default() };
     let (mut model, mut believed) = (Contents::new(), Believed::new());
     let mut pinned: Option<(View, Contents)> = None;
     for (number, round) in rounds.iter().enumerate() {
