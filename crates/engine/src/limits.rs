@@ -106,7 +106,7 @@ pub const CHECKPOINT_PART_BYTES: usize = 256 * 1024;
 /// When the keys removed since the last checkpoint take this many bytes, the next one begins.
 pub const CHECKPOINT_REMOVAL_BYTES: usize = 64 * 1024 * 1024;
 
-/// How long after a failed checkpoint the next one is tried, unless somebody asks for it.
+/// How long after a failed checkpoint the next one is tried, unless somebody asks for it; and after any while the disk is full.
 pub const CHECKPOINT_RETRY: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Most bytes of entries that writers have handed to a running checkpoint and that it has not written. Reached: writes

@@ -293,6 +293,8 @@ impl Store {
             || self.wants_tier_checkpoint()
             || self.shared.scrub.wants_rewrite()
             || self.shared.log.live_bytes() >= policy.log_bytes
+            // It gives log files back, so that removals and then writes go on where the disk stays full.
+            || (self.shared.log.is_disk_full() && since >= CHECKPOINT_RETRY)
             || (!policy.interval.is_zero() && since >= policy.interval)
             || self.shared.keyspace.removal_bytes() >= CHECKPOINT_REMOVAL_BYTES;
         if is_asked || is_wanted && !(failed && since < CHECKPOINT_RETRY) {
