@@ -311,6 +311,9 @@ fn sort_by_database(changes: &mut [Change]) {
 
 impl Drop for Checkpoint<'_> {
     fn drop(&mut self) {
+        if let Some(is_disk_full) = self.writer.could_not_grow() {
+            self.file.is_disk_full = is_disk_full;
+        }
         if !self.is_published {
             // The caller believes of some keys that they are stored now.
             self.file.verify = true;

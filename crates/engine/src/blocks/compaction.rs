@@ -109,6 +109,9 @@ impl Compaction {
         let mut moves = Vec::new();
         while let Some(candidate) = self.candidates.get(self.next).filter(|candidate| candidate.hash <= last) {
             self.next += 1;
+            if !writer.may_move() {
+                continue;
+            }
             let (database, hash, from) = (candidate.database, candidate.hash, candidate.from);
             let wanted = (database, hash);
             if changes.binary_search_by_key(&wanted, |change| (change.database, change.hash)).is_ok() {

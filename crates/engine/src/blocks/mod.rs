@@ -113,6 +113,8 @@ pub struct BlockFile {
     in_doubt: bool,
     /// The last checkpoint failed: what the caller believes to be stored may not be.
     verify: bool,
+    /// The last time that the file should have become longer, it could not.
+    is_disk_full: bool,
 }
 
 impl BlockFile {
@@ -215,6 +217,7 @@ impl BlockFile {
             retired: VecDeque::new(),
             in_doubt: false,
             verify: false,
+            is_disk_full: false,
         })
     }
 

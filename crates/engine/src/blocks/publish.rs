@@ -12,7 +12,7 @@ use super::format::manifest::{self, BlockRef, DatabaseLeaves, LeafRef, Manifest}
 use super::format::superblock::{ManifestRef, Superblock};
 use super::format::{BlockKind, table};
 use super::published;
-use super::room::kept_blocks;
+use super::room::{compaction_blocks, own_copy_blocks};
 use super::space::Run;
 use super::writer::Writer;
 use crate::error::Result;
@@ -228,16 +228,21 @@ impl Writer<'_> {
             return Ok(());
         }
         let payload = manifest::payload_bytes(self.device.block_bytes);
-        let kept = |writer: &Writer<'_>| {
+        let own_copy = |writer: &Writer<'_>| {
             let pages = writer.table.page_count();
-            kept_blocks(writer.space.blocks(), leaves, pages + manifest_bytes(pages).div_ceil(payload))
+            own_copy_blocks(leaves, pages + manifest_bytes(pages).div_ceil(payload))
         };
+        let kept = |writer: &Writer<'_>| own_copy(writer) + compaction_blocks(writer.space.blocks());
         // What this checkpoint frees is free when it is published; its tables take about as much as those before give back.
         let freed: u32 = self.freed.iter().map(|run| run.blocks).sum();
         self.shrink(kept(self).saturating_sub(freed));
         while self.space.free() + freed < kept(self) {
-            if !self.grow()? {
-                return Err(self.full());
+            match self.grow() {
+                Ok(true) => {}
+                // Compaction does without when it must.
+                _ if self.space.free() + freed >= own_copy(self) => break,
+                Ok(false) => return Err(self.full()),
+                Err(error) => return Err(error),
             }
         }
         Ok(())

@@ -43,16 +43,16 @@ pub fn put_cost(key_bytes: usize, value_bytes: usize) -> u64 {
     record + waste + INDEX_BYTES
 }
 
-/// Blocks of a file that stay free after every checkpoint: one more copy of its index of so many leaves, of its table pages
-/// and its manifest (`tables`), and room for a compaction.
-pub(super) fn kept_blocks(file_blocks: u32, leaves: usize, tables: usize) -> u32 {
+/// Blocks that one more copy takes of an index of so many leaves, of the table's pages and of the manifest (`tables`).
+pub(super) fn own_copy_blocks(leaves: usize, tables: usize) -> u32 {
     // A leaf for each database whose few entries grow, and one for divisions at the end of the index.
     let index = leaves + leaves / 8 + 2;
     // Two: the last block of the data and the last of the blocks set aside are hardly ever full.
-    (index + tables + 1) as u32 + compaction_blocks(file_blocks) + 2
+    (index + tables + 1) as u32 + 2
 }
 
-fn compaction_blocks(file_blocks: u32) -> u32 {
+/// Blocks that are kept for a compaction.
+pub(super) fn compaction_blocks(file_blocks: u32) -> u32 {
     (file_blocks / COMPACTION_SHARE).max(COMPACTION_BLOCKS_MIN)
 }
 
@@ -84,14 +84,16 @@ impl BlockFile {
     /// Blocks that are not promised to anyone.
     fn kept_blocks(&self) -> u32 {
         let published = &self.published;
-        kept_blocks(self.space.blocks(), published.leaf_count(), published.pages.len() + published.manifest.len())
+        let tables = published.pages.len() + published.manifest.len();
+        own_copy_blocks(published.leaf_count(), tables) + compaction_blocks(self.space.blocks())
     }
 
     /// Whether leaves have to be packed.
     pub(super) fn is_tight(&self) -> bool {
         let superblock = &self.published.superblock;
         let full_leaves = superblock.entries as usize / capacity_min(self.device.block_bytes);
-        let is_short = !superblock.auto && self.free_blocks() < self.space.blocks() / 3;
+        let may_grow = superblock.auto && !self.is_disk_full;
+        let is_short = !may_grow && self.free_blocks() < self.space.blocks() / 3;
         is_short || self.published.leaf_count() > 2 * full_leaves + 8
     }
 
@@ -107,12 +109,13 @@ impl BlockFile {
     /// How many bytes of records may be moved: no more than leaves room for what will be put.
     pub(super) fn compact_bytes(&self, options: &CheckpointOptions) -> u64 {
         let limit = options.compact_bytes;
-        // Also where the file may grow: the disk may be full, and then nobody should need it for this.
-        let stream_bytes = stream_bytes(self.device.block_bytes) as u64;
+        if self.published.superblock.auto {
+            return limit;
+        }
         // A part of what is kept is lost where extents end.
-        let kept = u64::from(compaction_blocks(self.space.blocks())) * stream_bytes * 3 / 4;
-        let spare = u64::from(self.free_blocks().saturating_sub(self.kept_blocks())) * stream_bytes;
-        let left = options.put_bytes.map_or(0, |put| spare.saturating_sub(put) / 2);
+        let kept =
+            u64::from(compaction_blocks(self.space.blocks())) * stream_bytes(self.device.block_bytes) as u64 * 3 / 4;
+        let left = options.put_bytes.map_or(0, |put| self.room().bytes.saturating_sub(put) / 2);
         limit.min(kept + left)
     }
 }

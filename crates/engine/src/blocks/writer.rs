@@ -20,6 +20,7 @@ use super::format::{BlockKind, EXTENT_BYTES_MAX, extent_blocks_max, stream_bytes
 use super::index::LeafStore;
 use super::published::Published;
 use super::records::{BodyBuffer, Records};
+use super::room::{compaction_blocks, own_copy_blocks};
 use super::space::{Run, Space};
 use super::table::BlockTable;
 use crate::disk::AlignedBuffer;
@@ -72,6 +73,7 @@ pub(crate) struct Writer<'a> {
     pub(crate) pause: &'a dyn Fn(),
     /// The file could not be made longer.
     is_disk_full: bool,
+    has_grown: bool,
 }
 
 impl<'a> Writer<'a> {
@@ -101,6 +103,7 @@ impl<'a> Writer<'a> {
             aligned: AlignedBuffer::new(EXTENT_BYTES_MAX),
             pause: &|| {},
             is_disk_full: false,
+            has_grown: false,
             base,
         }
     }
@@ -142,10 +145,22 @@ impl<'a> Writer<'a> {
             self.release_singles();
         }
         match (self.space.allocate(least, most), grown) {
-            // On a full disk, what there is will do.
-            (None, Err(error)) => Err(error),
+            // On a full disk, what there is will do: single blocks too, for who asks again.
+            (None, Err(error)) if least == 1 => Err(error),
             (run, _) => Ok(run),
         }
+    }
+
+    /// Whether the file could not become longer when it should have; `None` when nothing of the kind was tried.
+    pub(crate) fn could_not_grow(&self) -> Option<bool> {
+        (self.is_disk_full || self.has_grown).then_some(self.is_disk_full)
+    }
+
+    /// Whether there is room to move a record, not only for what must be written.
+    pub(crate) fn may_move(&self) -> bool {
+        let tables = self.base.pages.len() + self.base.manifest.len();
+        let kept = own_copy_blocks(self.base.leaf_count(), tables) + compaction_blocks(self.space.blocks()) / 4;
+        !self.is_disk_full || self.space.free() > kept
     }
 
     /// Makes the file longer; false when it cannot be.
@@ -166,6 +181,7 @@ impl<'a> Writer<'a> {
         }
         self.space.grow(blocks);
         self.table.resize(blocks);
+        self.has_grown = true;
         Ok(true)
     }
 
