@@ -236,11 +236,10 @@ class Bench:
                 for _ in range(self.runs):
                     alone.append(self.generate(server, load, self.seconds))
                     before, saves = server.resident_bytes(), server.saves()
-                    server.ask(b"BGSAVE\r\n")
+                    server.begin_save()
                     with server.watched_memory() as watched:
                         during.append(self.generate(server, load, self.seconds))
-                        while server.saves() == saves:
-                            time.sleep(0.05)
+                        server.wait_for_save(saves)
                     grown.append((watched.most_bytes - before) / 1e6)
                 median = lambda runs, field: statistics.median(getattr(run, field) for run in runs)
                 for name, field in (("p99", "write_p99_us"), ("p99.9", "write_p999_us"), ("slowest", "write_max_us")):

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 READY_TIMEOUT_S = 300.0
+SAVE_TIMEOUT_S = 300.0
 
 
 def free_port() -> int:
@@ -90,8 +91,24 @@ class Server:
         self.process.wait(READY_TIMEOUT_S)
 
     def saves(self) -> int:
-        """How many snapshots were written, the running one not counted."""
+        """How many snapshots were begun; Bowline counts those that have ended."""
         return self.figure("rdb_saves")
+
+    def begin_save(self):
+        """BGSAVE, which must be taken: not while another one runs."""
+        answer = self.ask(b"BGSAVE\r\n")
+        if not answer.startswith(b"+Background saving started"):
+            raise RuntimeError(f"{self.name} answered BGSAVE with {answer[:200]!r}")
+
+    def wait_for_save(self, saves: int):
+        """Until the snapshot that was begun when `saves` were counted has ended."""
+        begun = time.monotonic()
+        while self.saves() == saves or self.figure("rdb_bgsave_in_progress"):
+            if "rdb_last_bgsave_status:err" in self.ask(b"INFO persistence\r\n").decode():
+                raise RuntimeError(f"{self.name} failed to save")
+            if time.monotonic() - begun > SAVE_TIMEOUT_S:
+                raise RuntimeError(f"{self.name} has not saved after {SAVE_TIMEOUT_S} s")
+            time.sleep(0.05)
 
     @contextmanager
     def watched_memory(self):

@@ -197,7 +197,12 @@ impl DiskFile for OsFile {
             match rustix::fs::fallocate(&self.file, none, metadata.len(), bytes - metadata.len()) {
                 // Not every file system can reserve space.
                 Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
-                done => return Ok(done?),
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    // A full disk may have given a part, which others need now.
+                    let _ = self.file.set_len(metadata.len());
+                    return Err(error.into());
+                }
             }
         }
         self.file.set_len(bytes)

@@ -101,13 +101,18 @@ pub const EXPIRE_SLICE_BYTES: usize = 16 * 1024;
 /// How much of a segment a checkpoint copies in one hold: commands on the segment wait that long, some ten microseconds.
 pub const CHECKPOINT_SLICE: TakeLimits = TakeLimits { entries: 128, bytes: 64 * 1024 };
 
+/// How long the checkpoint's thread works before it asks whether somebody else waits for its core. A system does not take a
+/// core away from a thread that has just got it, whatever their priorities, for up to a few milliseconds: a client's command
+/// would wait as long.
+pub const CHECKPOINT_TURN: std::time::Duration = std::time::Duration::from_micros(50);
+
 /// Bytes of a large value that a checkpoint copies in one hold.
 pub const CHECKPOINT_PART_BYTES: usize = 256 * 1024;
 
 /// When the keys removed since the last checkpoint take this many bytes, the next one begins.
 pub const CHECKPOINT_REMOVAL_BYTES: usize = 64 * 1024 * 1024;
 
-/// How long after a failed checkpoint the next one is tried, unless somebody asks for it.
+/// How long after a failed checkpoint the next one is tried, unless somebody asks for it; and after any while the disk is full.
 pub const CHECKPOINT_RETRY: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Most bytes of entries that writers have handed to a running checkpoint and that it has not written. Reached: writes

@@ -26,6 +26,11 @@ fn block_file() -> PathBuf {
     Path::new(DIRECTORY).join("store.blocks")
 }
 
+/// Also under the name that it had while it was being made: a trace keeps that.
+fn is_block_file(path: &Path) -> bool {
+    path.to_string_lossy().contains("store.blocks")
+}
+
 fn open(disk: &SimDisk) -> Result<StoreMachine, Error> {
     StoreMachine::open(disk, &SimClock::new(NOW_MS))
 }
@@ -279,17 +284,39 @@ fn what_a_failed_checkpoint_took_is_in_the_next_one() {
             let filler = Command::Set(b"key:11".to_vec(), vec![b'f'; 3000 + round], None);
             (0..10).for_each(|_| run(&mut machine, &mut model, 2, &filler));
             assert!(machine.become_quiet());
-            match machine.store.checkpoint() {
-                Ok(()) => {}
-                // The superblock itself failed, and nobody knows which one counts.
-                Err(Error::CheckpointFailed { .. }) => break,
-                Err(error) => panic!("after {call}: {error}"),
-            }
+            machine.store.checkpoint().unwrap_or_else(|error| panic!("after {call}: {error}"));
         }
         machine.disk.crash_now();
         assert_survives(&machine.disk, &model, &format!("a checkpoint failed at {call}"));
     }
     assert!(failed > 2, "{failed} checkpoints failed");
+}
+
+/// A superblock that could not be written may be on the disk in part, also where a full disk is the reason: nobody knows
+/// which one counts, so nothing more is acknowledged.
+#[test]
+fn a_full_disk_under_the_superblock_stops_the_store_at_once() {
+    let mut stopped = 0;
+    for place in 0.. {
+        let (mut machine, mut model) = filled_store();
+        machine.store.checkpoint().expect("a first checkpoint");
+        run(&mut machine, &mut model, 0, &Command::Append(b"key:1".to_vec(), vec![b'x'; 900]));
+        assert!(machine.become_quiet());
+        let from = machine.disk.calls();
+        machine.disk.fail_at(from + place, Failure::Enospc);
+        let result = machine.store.checkpoint();
+        if !machine.disk.has_failed() {
+            break;
+        }
+        let call = machine.disk.trace()[(from + place) as usize].clone();
+        if call.kind == CallKind::Write && is_block_file(&call.path) && call.offset < 2 * BLOCK_BYTES {
+            stopped += 1;
+            assert!(result.is_err() && machine.store.log().is_poisoned(), "{call}");
+            machine.disk.crash_now();
+            assert_survives(&machine.disk, &model, &format!("a superblock failed at {call}"));
+        }
+    }
+    assert_eq!(stopped, 1, "a checkpoint writes one superblock");
 }
 
 /// History 16: until the new superblock is durable, everything that the older one leads to stands where it stood, also

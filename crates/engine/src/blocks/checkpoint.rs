@@ -12,6 +12,7 @@ use super::format::manifest::LeafRef;
 use super::format::record::{INLINE_BYTES_MAX, Record, encode_compressed, encode_inline, inline_bytes};
 use super::index::{Change, ChangeKind, LeafStore, Merge, MergeOptions};
 use super::large::LargePut;
+use super::sort;
 use super::writer::Writer;
 use super::{BlockFile, KeyHashes};
 use crate::error::Result;
@@ -159,6 +160,11 @@ impl<'a> Checkpoint<'a> {
         }
     }
 
+    /// Has `pause` called after every short piece of work, some ten microseconds each: to let others work.
+    pub fn pause_with(&mut self, pause: &'a dyn Fn()) {
+        self.writer.pause = pause;
+    }
+
     /// Forgets every entry of the checkpoint before (FLUSHALL).
     ///
     /// # Panics
@@ -268,18 +274,18 @@ impl<'a> Checkpoint<'a> {
     /// When a hash was out of the range.
     pub fn finish_range(&mut self, last: u64) -> Result<()> {
         let mut changes = std::mem::take(&mut self.changes);
-        changes.sort_by_key(|change| (change.database, change.hash));
-        for change in &changes {
-            assert!(change.hash <= last, "hashes lie within their range");
-            assert!(self.last.is_none_or(|before| change.hash > before), "ranges ascend");
-        }
+        sort::by_hash(&mut changes, |change| change.hash, self.writer.pause);
+        assert!(changes.last().is_none_or(|change| change.hash <= last), "hashes lie within their range");
+        assert!(changes.first().is_none_or(|change| self.last.is_none_or(|end| change.hash > end)), "ranges ascend");
+        sort_by_database(&mut changes);
         let moved = self.compaction.moves(last, &changes, &self.directories, &mut self.writer)?;
         if !moved.is_empty() {
             if self.note_moves {
                 self.moved.extend(moved.iter().filter_map(Moved::of));
             }
             changes.extend(moved);
-            changes.sort_by_key(|change| (change.database, change.hash));
+            sort::by_hash(&mut changes, |change| change.hash, self.writer.pause);
+            sort_by_database(&mut changes);
         }
         self.last = Some(last);
         for group in changes.chunk_by(|a, b| a.database == b.database) {
@@ -312,8 +318,19 @@ impl<'a> Checkpoint<'a> {
     pub fn abort(self) {}
 }
 
+/// Brings changes that are in order of their hashes in order of their databases first.
+fn sort_by_database(changes: &mut [Change]) {
+    // Nearly always there is one database, and nothing to do.
+    if !changes.is_sorted_by_key(|change| change.database) {
+        changes.sort_by_key(|change| change.database);
+    }
+}
+
 impl Drop for Checkpoint<'_> {
     fn drop(&mut self) {
+        if let Some(is_disk_full) = self.writer.could_not_grow() {
+            self.file.is_disk_full = is_disk_full;
+        }
         if !self.is_published {
             // The caller believes of some keys that they are stored now.
             self.file.verify = true;

@@ -17,6 +17,7 @@ use super::format::{BlockKind, stream_bytes};
 use super::index::{Change, ChangeKind};
 use super::published::Published;
 use super::records::{BodyBuffer, Records};
+use super::sort;
 use super::space::Run;
 use super::writer::Writer;
 use crate::error::Result;
@@ -30,6 +31,7 @@ const SPARSE_TIGHT_PERCENT: u64 = 85;
 const READ_FACTOR: u64 = 4;
 
 /// A record in a sparse extent.
+#[derive(Clone, Copy)]
 struct Candidate {
     hash: u64,
     database: u32,
@@ -107,6 +109,9 @@ impl Compaction {
         let mut moves = Vec::new();
         while let Some(candidate) = self.candidates.get(self.next).filter(|candidate| candidate.hash <= last) {
             self.next += 1;
+            if !writer.may_move() {
+                continue;
+            }
             let (database, hash, from) = (candidate.database, candidate.hash, candidate.from);
             let wanted = (database, hash);
             if changes.binary_search_by_key(&wanted, |change| (change.database, change.hash)).is_ok() {
@@ -138,8 +143,9 @@ impl Compaction {
                 self.bytes.truncate(bytes);
                 self.unreadable += 1;
             }
+            (writer.pause)();
         }
-        self.candidates.sort_unstable_by_key(|candidate| (candidate.hash, candidate.database));
+        sort::by_hash(&mut self.candidates, |candidate| candidate.hash, writer.pause);
     }
 
     fn read_extent(&mut self, writer: &Writer<'_>, run: Run) -> Result<()> {
@@ -180,6 +186,7 @@ impl Lookup<'_> {
             if self.leaf != Some(*leaf) || self.database != database {
                 self.entries.clear();
                 writer.device.read_leaf(database, leaf, &mut self.entries)?;
+                (writer.pause)();
                 (self.leaf, self.database) = (Some(*leaf), database);
             }
             let from = self.entries.partition_point(|entry| entry.hash < hash);

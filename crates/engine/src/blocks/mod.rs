@@ -31,6 +31,7 @@ mod records;
 mod room;
 pub(crate) mod salvage;
 mod scrub;
+mod sort;
 mod space;
 mod table;
 mod view;
@@ -117,6 +118,8 @@ pub struct BlockFile {
     in_doubt: bool,
     /// The last checkpoint failed: what the caller believes to be stored may not be.
     verify: bool,
+    /// The last time that the file should have become longer, it could not.
+    is_disk_full: bool,
 }
 
 impl BlockFile {
@@ -227,6 +230,7 @@ impl BlockFile {
             retired: VecDeque::new(),
             in_doubt: false,
             verify: false,
+            is_disk_full: false,
         })
     }
 
@@ -268,6 +272,11 @@ impl BlockFile {
         }
         self.release_retired();
         Ok(Checkpoint::new(self, hashes, options))
+    }
+
+    /// Whether a checkpoint failed while its superblock was written: it may or may not count, so nothing may go on.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.in_doubt
     }
 
     /// A checkpoint has become durable.

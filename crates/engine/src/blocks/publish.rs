@@ -12,6 +12,7 @@ use super::format::manifest::{self, BlockRef, DatabaseLeaves, LeafRef, Manifest}
 use super::format::superblock::{ManifestRef, Superblock};
 use super::format::{BlockKind, table};
 use super::published;
+use super::room::{compaction_blocks, own_copy_blocks};
 use super::space::Run;
 use super::writer::Writer;
 use crate::error::Result;
@@ -92,11 +93,11 @@ impl Checkpoint<'_> {
         let dictionary_bytes = dictionary.as_ref().map_or(0, |dictionary| dictionary.bytes().len());
         let writer = &mut self.writer;
         writer.release_singles();
-        writer.shrink();
         let base = Arc::clone(&writer.base);
         let leaf_counts = || directories.values().map(|leaves| leaves.len());
         let manifest_bytes =
             |pages: usize| manifest::encoded_bytes(commit.databases.len(), dictionary_bytes, pages, leaf_counts());
+        writer.shrink_or_keep_room(leaf_counts().sum(), manifest_bytes)?;
         let places = place_tables(writer, move_from, manifest_bytes)?;
         let pages = write_pages(writer, &places.pages)?;
         writer.written_pages_match(&places.pages);
@@ -225,13 +226,40 @@ impl Writer<'_> {
         }
     }
 
-    /// Cuts free blocks off the end of a file that grows by itself.
-    fn shrink(&mut self) {
+    /// Cuts free blocks off the end of a file that grows by itself, or lets it grow: on a disk that becomes full, what removes
+    /// still needs blocks for a copy of the index before it gives any back. So a checkpoint that would leave too few is none.
+    fn shrink_or_keep_room(&mut self, leaves: usize, manifest_bytes: impl Fn(usize) -> usize) -> Result<()> {
+        if !self.auto {
+            return Ok(());
+        }
+        let payload = manifest::payload_bytes(self.device.block_bytes);
+        let own_copy = |writer: &Writer<'_>| {
+            let pages = writer.table.page_count();
+            own_copy_blocks(leaves, pages + manifest_bytes(pages).div_ceil(payload))
+        };
+        let kept = |writer: &Writer<'_>| own_copy(writer) + compaction_blocks(writer.space.blocks());
+        // What this checkpoint frees is free when it is published; its tables take about as much as those before give back.
+        let freed: u32 = self.freed.iter().map(|run| run.blocks).sum();
+        self.shrink(kept(self).saturating_sub(freed));
+        while self.space.free() + freed < kept(self) {
+            match self.grow() {
+                Ok(true) => {}
+                // Compaction does without when it must.
+                _ if self.space.free() + freed >= own_copy(self) => break,
+                Ok(false) => return Err(self.full()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts free blocks off the end; so many at least stay free.
+    fn shrink(&mut self, stay: u32) {
         let (free, blocks) = (self.space.free_at_end(), self.space.blocks());
         let least = (self.device.offset(blocks) / 8).max(SHRINK_BYTES_MIN);
         // What is kept is what the next checkpoint will want to grow by.
-        let kept = (least / 2 / self.device.block_bytes as u64) as u32;
-        if self.auto && self.device.offset(free) > least && free > kept {
+        let kept = ((least / 2 / self.device.block_bytes as u64) as u32).max(stay);
+        if self.device.offset(free) > least && free > kept {
             let blocks = blocks - (free - kept);
             self.space.shrink(blocks);
             self.table.resize(blocks);

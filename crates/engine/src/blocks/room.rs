@@ -46,6 +46,19 @@ pub fn put_cost(key_bytes: usize, value_bytes: usize) -> u64 {
     record + waste + INDEX_BYTES
 }
 
+/// Blocks that one more copy takes of an index of so many leaves, of the table's pages and of the manifest (`tables`).
+pub(super) fn own_copy_blocks(leaves: usize, tables: usize) -> u32 {
+    // A leaf for each database whose few entries grow, and one for divisions at the end of the index.
+    let index = leaves + leaves / 8 + 2;
+    // Two: the last block of the data and the last of the blocks set aside are hardly ever full.
+    (index + tables + 1) as u32 + 2
+}
+
+/// Blocks that are kept for a compaction.
+pub(super) fn compaction_blocks(file_blocks: u32) -> u32 {
+    (file_blocks / COMPACTION_SHARE).max(COMPACTION_BLOCKS_MIN)
+}
+
 const INLINE_LAST: u64 = INLINE_BYTES_MAX as u64;
 
 impl BlockFile {
@@ -73,8 +86,10 @@ impl BlockFile {
 
     /// Blocks that are not promised to anyone.
     fn kept_blocks(&self) -> u32 {
-        // Two: the last block of the data and the last of the blocks set aside are hardly ever full.
-        self.own_copy_blocks() + self.compaction_blocks() + self.dictionary_blocks() + 2
+        let published = &self.published;
+        let tables = published.pages.len() + published.manifest.len();
+        let kept = own_copy_blocks(published.leaf_count(), tables) + compaction_blocks(self.space.blocks());
+        kept + self.dictionary_blocks()
     }
 
     /// Blocks for a dictionary that the next checkpoint may train.
@@ -89,23 +104,12 @@ impl BlockFile {
         superblock.auto || self.device.offset(superblock.file_blocks) >= DICTIONARY_FILE_BYTES_MIN
     }
 
-    fn compaction_blocks(&self) -> u32 {
-        (self.space.blocks() / COMPACTION_SHARE).max(COMPACTION_BLOCKS_MIN)
-    }
-
-    /// Blocks that one more copy of index, table and manifest takes.
-    fn own_copy_blocks(&self) -> u32 {
-        let published = &self.published;
-        let leaves = published.leaf_count() as u32;
-        // A leaf for each database whose few entries grow, and one for divisions at the end of the index.
-        leaves + leaves / 8 + 2 + published.pages.len() as u32 + published.manifest.len() as u32 + 1
-    }
-
     /// Whether leaves have to be packed.
     pub(super) fn is_tight(&self) -> bool {
         let superblock = &self.published.superblock;
         let full_leaves = superblock.entries as usize / capacity_min(self.device.block_bytes);
-        let is_short = !superblock.auto && self.free_blocks() < self.space.blocks() / 3;
+        let may_grow = superblock.auto && !self.is_disk_full;
+        let is_short = !may_grow && self.free_blocks() < self.space.blocks() / 3;
         is_short || self.published.leaf_count() > 2 * full_leaves + 8
     }
 
@@ -125,7 +129,8 @@ impl BlockFile {
             return limit;
         }
         // A part of what is kept is lost where extents end.
-        let kept = u64::from(self.compaction_blocks()) * stream_bytes(self.device.block_bytes) as u64 * 3 / 4;
+        let kept =
+            u64::from(compaction_blocks(self.space.blocks())) * stream_bytes(self.device.block_bytes) as u64 * 3 / 4;
         let left = options.put_bytes.map_or(0, |put| self.room().bytes.saturating_sub(put) / 2);
         limit.min(kept + left)
     }

@@ -20,6 +20,7 @@ use super::format::{BlockKind, EXTENT_BYTES_MAX, extent_blocks_max, stream_bytes
 use super::index::LeafStore;
 use super::published::Published;
 use super::records::{BodyBuffer, Records};
+use super::room::{compaction_blocks, own_copy_blocks};
 use super::space::{Run, Space};
 use super::table::BlockTable;
 use crate::disk::AlignedBuffer;
@@ -68,6 +69,11 @@ pub(crate) struct Writer<'a> {
     gathered: (u32, Vec<u8>),
     /// What is written past the system's cache, so that the log's syncs do not wait for a checkpoint's write-back.
     aligned: AlignedBuffer,
+    /// Called after every short piece of work.
+    pub(crate) pause: &'a dyn Fn(),
+    /// The file could not be made longer.
+    is_disk_full: bool,
+    has_grown: bool,
 }
 
 impl<'a> Writer<'a> {
@@ -95,6 +101,9 @@ impl<'a> Writer<'a> {
             singles: Run { block: 0, blocks: 0 },
             gathered: (0, Vec::new()),
             aligned: AlignedBuffer::new(EXTENT_BYTES_MAX),
+            pause: &|| {},
+            is_disk_full: false,
+            has_grown: false,
             base,
         }
     }
@@ -125,19 +134,37 @@ impl<'a> Writer<'a> {
         if let Some(run) = self.space.allocate(whole, most) {
             return Ok(Some(run));
         }
+        if self.is_disk_full
+            && let Some(run) = self.space.allocate(least, most)
+        {
+            return Ok(Some(run));
+        }
         let grown = if self.auto { self.grow() } else { Ok(false) };
+        self.is_disk_full |= grown.is_err();
         if !matches!(grown, Ok(true)) {
             self.release_singles();
         }
         match (self.space.allocate(least, most), grown) {
-            // On a full disk, what there is will do.
-            (None, Err(error)) => Err(error),
+            // On a full disk, what there is will do: single blocks too, for who asks again.
+            (None, Err(error)) if least == 1 => Err(error),
             (run, _) => Ok(run),
         }
     }
 
+    /// Whether the file could not become longer when it should have; `None` when nothing of the kind was tried.
+    pub(crate) fn could_not_grow(&self) -> Option<bool> {
+        (self.is_disk_full || self.has_grown).then_some(self.is_disk_full)
+    }
+
+    /// Whether there is room to move a record, not only for what must be written.
+    pub(crate) fn may_move(&self) -> bool {
+        let tables = self.base.pages.len() + self.base.manifest.len();
+        let kept = own_copy_blocks(self.base.leaf_count(), tables) + compaction_blocks(self.space.blocks()) / 4;
+        !self.is_disk_full || self.space.free() > kept
+    }
+
     /// Makes the file longer; false when it cannot be.
-    fn grow(&mut self) -> Result<bool> {
+    pub(super) fn grow(&mut self) -> Result<bool> {
         let old = self.space.blocks();
         let step = (self.device.offset(old) / 8).clamp(*GROW_BYTES.start(), *GROW_BYTES.end());
         let Some(blocks) = old.checked_add((step / self.device.block_bytes as u64) as u32) else {
@@ -154,6 +181,7 @@ impl<'a> Writer<'a> {
         }
         self.space.grow(blocks);
         self.table.resize(blocks);
+        self.has_grown = true;
         Ok(true)
     }
 
@@ -180,6 +208,7 @@ impl<'a> Writer<'a> {
                 aligned.copy_from_slice(piece);
                 self.device.write_direct(at, aligned)?;
                 at += (piece.len() / self.device.block_bytes) as u32;
+                (self.pause)();
             }
         }
         self.written_bytes += bytes.len() as u64;
@@ -188,6 +217,7 @@ impl<'a> Writer<'a> {
             self.unsynced_bytes = 0;
             self.device.sync()?;
         }
+        (self.pause)();
         Ok(())
     }
 
@@ -325,6 +355,7 @@ impl<'a> Writer<'a> {
         entry: &IndexEntry,
         visit: impl FnOnce(&ReadRecord<'_>, &Records<'_>, &mut BodyBuffer) -> Result<R>,
     ) -> Result<R> {
+        (self.pause)();
         let (device, base, own) = (Arc::clone(&self.device), Arc::clone(&self.base), self.own_table_for(entry)?);
         let table = own.as_ref().unwrap_or(&base.table);
         // Keys and chunks are asked for, never a value.
@@ -374,6 +405,7 @@ impl LeafStore for Writer<'_> {
         let mut read = Vec::new();
         self.device.read_leaf(database, leaf, &mut read)?;
         entries.extend(read);
+        (self.pause)();
         Ok(())
     }
 
@@ -382,6 +414,7 @@ impl LeafStore for Writer<'_> {
         let bytes = leaf::encode(self.device.block_bytes, block, self.sequence, database, entries);
         let at = BlockRef { block, crc: crc32c::crc32c(&bytes) };
         self.write_single(block, &bytes)?;
+        (self.pause)();
         let first_hash = entries.first().map_or(0, |entry| entry.hash);
         Ok(LeafRef { first_hash, at, entries: entries.len() as u16 })
     }

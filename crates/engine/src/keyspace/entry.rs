@@ -716,8 +716,8 @@ mod tests {
     #[test]
     fn a_value_written_over_a_cold_one_is_not_cold() {
         let mut entry = Entry::cold(b"key", (Location { block: 1, size_code: 2 }, 9), Version(3), 4, None);
-        assert!(entry.overwrite(Value::Bytes(b"value"), None), "both take the same allocation");
-        assert_eq!((entry.borrow().is_cold(), entry.borrow().value()), (false, Value::Bytes(b"value")));
+        assert!(entry.overwrite(Value::Bytes(b"8 bytes!"), None), "both take the same allocation");
+        assert_eq!((entry.borrow().is_cold(), entry.borrow().value()), (false, Value::Bytes(b"8 bytes!")));
     }
 
     #[test]

@@ -4,14 +4,14 @@ use super::Store;
 use super::eviction::Round;
 use crate::apply::Freed;
 use crate::error::{Error, Result};
-use crate::limits::MEMORY_LOOK;
+use crate::limits::{CHECKPOINT_TURN, MEMORY_LOOK};
 use crate::log::{self, FilePreparer, Log, LogThreads, LogWriter, Step};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The sleeper looks at least this often.
 const EXPIRY_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -212,6 +212,15 @@ fn evict(store: &Weak<super::Shared>) {
     }
 }
 
+/// Has whoever waits for this core go first when it has been in use for a turn. A system call every turn: where nobody waits
+/// it costs less than a hundredth of the time.
+fn stand_back(worked_since: &mut Instant) {
+    if worked_since.elapsed() >= CHECKPOINT_TURN {
+        thread::yield_now();
+        *worked_since = Instant::now();
+    }
+}
+
 /// Writes a checkpoint whenever one is due.
 fn write_checkpoints(store: &Weak<super::Shared>) {
     // Whoever waits for a reply goes first.
@@ -222,7 +231,8 @@ fn write_checkpoints(store: &Weak<super::Shared>) {
         if store.shared.background.closing.load(Ordering::SeqCst) {
             return;
         }
-        store.checkpoint_if_due(&mut || {});
+        let mut worked_since = Instant::now();
+        store.checkpoint_if_due(&mut || stand_back(&mut worked_since));
         store.scrub_for(CHECKPOINT_LOOK.as_millis() as u64);
         drop(store);
         thread::park_timeout(CHECKPOINT_LOOK);

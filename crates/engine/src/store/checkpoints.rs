@@ -11,6 +11,7 @@
 //!
 //! Not here: the exact cut (`keyspace::checkpoint`), the bytes (`blocks`), what a restart makes of it (`base`).
 
+use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ use crate::limits::{
 use crate::log;
 use crate::version::Version;
 
-/// Called between two slices, when no lock is held: to wait, or to let others work.
+/// Called after every short piece of work, some ten microseconds, when no segment is held: to let others work.
 pub type Between<'a> = &'a mut dyn FnMut();
 
 /// What is known of checkpoints.
@@ -188,7 +189,7 @@ impl Store {
         self.checkpoint_with(&mut || {})
     }
 
-    /// As [`Store::checkpoint`]; `between` is called after every short piece of work, while no lock is held.
+    /// As [`Store::checkpoint`]; `between` is called after every short piece of work, while no segment is held.
     ///
     /// # Errors
     /// As [`Store::checkpoint`].
@@ -203,7 +204,7 @@ impl Store {
             state.asked
         };
         let from = self.shared.options.clock.monotonic();
-        let result = Run { store: self, between }.run(&mut file);
+        let result = Run { store: self, between: RefCell::new(between) }.run(&mut file);
         let took = self.shared.options.clock.monotonic().saturating_sub(from);
         let mut state = checkpoints.state.lock();
         let statistics = &mut state.statistics;
@@ -304,6 +305,8 @@ impl Store {
             || self.wants_tier_checkpoint()
             || self.shared.scrub.wants_rewrite()
             || self.shared.log.live_bytes() >= policy.log_bytes
+            // It gives log files back, so that removals and then writes go on where the disk stays full.
+            || (self.shared.log.is_disk_full() && since >= CHECKPOINT_RETRY)
             || (!policy.interval.is_zero() && since >= policy.interval)
             || self.shared.keyspace.removal_bytes() >= CHECKPOINT_REMOVAL_BYTES;
         if is_asked || is_wanted && !(failed && since < CHECKPOINT_RETRY) {
@@ -316,11 +319,11 @@ impl Store {
 /// One checkpoint on its way.
 struct Run<'a, 'b> {
     store: &'a Store,
-    between: Between<'b>,
+    between: RefCell<Between<'b>>,
 }
 
 impl Run<'_, '_> {
-    fn run(mut self, file: &mut BlockFile) -> Result<Published> {
+    fn run(self, file: &mut BlockFile) -> Result<Published> {
         let shared = Arc::clone(&self.store.shared);
         if shared.log.is_poisoned() {
             return Err(Error::Poisoned);
@@ -356,22 +359,27 @@ impl Run<'_, '_> {
                 written = Err(error);
             }
         }
-        written.inspect_err(|error| self.stop_unless_it_passes(error))
+        written.inspect_err(|error| self.stop_unless_it_passes(error, file.is_in_doubt()))
     }
 
-    /// Lets others work. An error when the store is closing.
-    fn pause(&mut self) -> Result<()> {
+    /// Lets others work.
+    fn stand_back(&self) {
+        (self.between.borrow_mut())();
+    }
+
+    /// As [`Run::stand_back`]. An error when the store is closing.
+    fn pause(&self) -> Result<()> {
         self.store.shared.log.wake_for_room();
-        (self.between)();
+        self.stand_back();
         if self.store.shared.checkpoints.abandoned.load(Relaxed) { Err(Error::Closed) } else { Ok(()) }
     }
 
     /// Ends the marks of this checkpoint, a short hold at a time.
-    fn settle(&mut self, shared: &Shared) {
+    fn settle(&self, shared: &Shared) {
         for segment in 0..shared.keyspace.segment_count() {
             loop {
                 let settled = shared.keyspace.settle(segment);
-                (self.between)();
+                self.stand_back();
                 if settled.done {
                     break;
                 }
@@ -379,13 +387,15 @@ impl Run<'_, '_> {
         }
     }
 
-    fn write(&mut self, file: &mut BlockFile, cut: &Cut, version: Version, position: u64) -> Result<Published> {
+    fn write(&self, file: &mut BlockFile, cut: &Cut, version: Version, position: u64) -> Result<Published> {
         let shared = Arc::clone(&self.store.shared);
         let hasher = shared.keyspace.hasher();
         let put_bytes = Some(self.store.pending_block_bytes(0));
         let (note_moves, compression) = (self.store.is_tiered(), shared.checkpoints.state.lock().compression);
         let options = CheckpointOptions { put_bytes, note_moves, compression, ..CheckpointOptions::default() };
+        let stand_back = || self.stand_back();
         let mut checkpoint = file.begin(hasher, &options)?;
+        checkpoint.pause_with(&stand_back);
         if cut.reset {
             checkpoint.start_empty();
         }
@@ -405,7 +415,7 @@ impl Run<'_, '_> {
         checkpoint.publish(&Commit { cut: version, log_position: position, databases: &databases })
     }
 
-    fn write_segment(&mut self, checkpoint: &mut Checkpoint<'_>, staging: &mut Staging, segment: usize) -> Result<()> {
+    fn write_segment(&self, checkpoint: &mut Checkpoint<'_>, staging: &mut Staging, segment: usize) -> Result<()> {
         let shared = Arc::clone(&self.store.shared);
         let (keyspace, hasher) = (&shared.keyspace, shared.keyspace.hasher());
         loop {
@@ -433,7 +443,7 @@ impl Run<'_, '_> {
     }
 
     /// Writes a value part by part, each copied in a short hold. One that is handed over meanwhile comes again.
-    fn write_large(&mut self, checkpoint: &mut Checkpoint<'_>, large: &LargeEntry) -> Result<()> {
+    fn write_large(&self, checkpoint: &mut Checkpoint<'_>, large: &LargeEntry) -> Result<()> {
         let shared = Arc::clone(&self.store.shared);
         let record = Record {
             database: large.database,
@@ -459,10 +469,12 @@ impl Run<'_, '_> {
         if shared.keyspace.took(large) { put.finish() } else { Ok(()) }
     }
 
-    /// Want of room passes; anything else leaves the file in a state that nobody knows.
-    fn stop_unless_it_passes(&self, error: &Error) {
+    /// Want of room passes, but not where the superblock itself was being written: a part of it may be on the disk, also on a
+    /// full one whose file system copies what is overwritten. Anything else leaves the file in a state that nobody knows.
+    fn stop_unless_it_passes(&self, error: &Error, is_in_doubt: bool) {
         let log = &self.store.shared.log;
         let passes = match error {
+            _ if is_in_doubt => false,
             // Damage was there before; what is in memory and in the log is whole.
             Error::BlockFileFull { .. } | Error::Corrupt { .. } | Error::Poisoned | Error::Closed => true,
             // A failed sync tells nothing of what is on the disk, whatever its reason.

@@ -115,6 +115,49 @@ fn a_full_file_can_be_emptied_and_filled_again() {
 }
 
 #[test]
+fn a_growing_file_on_a_full_disk_can_be_emptied_and_filled_again() {
+    let disk = MemoryDisk::default();
+    let mut file = create(&disk, &auto());
+    let value = [b'v'; 300];
+    let mut entries = 0;
+    for _ in 0..5 {
+        entries += put_some(&mut file, entries, &value, 4 * 1024 * 1024);
+    }
+    disk.state().capacity = Some(disk.bytes(PATH).len() as u64);
+    // More than the file has: refused, and what is kept for removals stays.
+    let refusal = loop {
+        let mut checkpoint = file.begin(&STRONG, &CheckpointOptions::default()).unwrap();
+        let mut keys: Vec<[u8; 16]> = (entries..entries + 200).map(key_of).collect();
+        keys.sort_by_key(|key| STRONG.hash(key));
+        let put = keys.iter().try_for_each(|key| put(&mut checkpoint, &record(key, &value), STRONG, false));
+        match put.and_then(|()| checkpoint.publish(&commit(entries))) {
+            Ok(_) => entries += 200,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refusal, Error::Io { op: "resize", .. }), "{refusal}");
+    let mut keys: Vec<[u8; 16]> = (0..entries).step_by(2).map(key_of).collect();
+    keys.sort_by_key(|key| STRONG.hash(key));
+    let mut checkpoint = file.begin(&STRONG, &CheckpointOptions::default()).unwrap();
+    for key in &keys {
+        remove(&mut checkpoint, key, STRONG);
+    }
+    checkpoint.publish(&commit(entries)).expect("removals have room");
+    for _ in 0..100 {
+        file.begin(&STRONG, &CheckpointOptions::default())
+            .unwrap()
+            .publish(&commit(entries))
+            .expect("compaction has room");
+    }
+    assert_sound(&file.view(), STRONG);
+    assert_eq!(contents(&file.view(), STRONG).len() as u64, entries / 2);
+    for _ in 0..4 {
+        entries += put_some(&mut file, entries, &value, 1024 * 1024);
+    }
+    assert_sound(&file.view(), STRONG);
+}
+
+#[test]
 fn single_overwrites_in_a_nearly_full_file_never_fail_while_there_is_room() {
     let disk = MemoryDisk::default();
     let mut file = create(&disk, &fixed(2 * 1024 * 1024));
