@@ -150,7 +150,7 @@ rows! {
         max_value_size: u64 = "536870912", "max_value_size" also [Alias::of("proto-max-bulk-len")], bytes(MB, 512 * MB), Live;
         /// Memory that the data may take beyond what the empty server has, in bytes or as a share such as 50% of the machine or of the cgroup's limit, whichever is less; 0 for no limit.
         maxmemory: BytesOrPercent = "0", "maxmemory", Kind::BytesOrPercent, Live;
-        /// What goes at the memory limit: by use of late (lru) or over long (lfu), at random, by expiry (ttl); of all keys or those that expire (volatile); values only, kept in the block file (tier); or nothing, and writes are refused.
+        /// What goes at the memory limit: by use of late (lru) or over long (lfu), at random, by expiry (ttl); of all keys or those that expire (volatile); values only, kept in the block file (tier); or nothing: writes are refused.
         maxmemory_policy: MaxmemoryPolicy = "noeviction", "maxmemory-policy", Kind::Word(MaxmemoryPolicy::WORDS), Live;
     }
     section "Limits of a connection" {
