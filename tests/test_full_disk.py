@@ -218,12 +218,13 @@ def test_removals_give_space_back_on_a_disk_that_stays_full(make_node, disk, val
         filler.write(20 * MEGABYTE // value_bytes, 100)
         assert client.execute_command("SAVE")
         make_ballast(disk, 0)
+        some = MEGABYTE // 4 // value_bytes // 8 * 8
         with pytest.raises(redis.ResponseError, match="No space"):
             while True:
                 # What the file has beside what it keeps.
-                filler.write(MEGABYTE // 4 // value_bytes, 8)
+                filler.write(some, 8)
                 client.execute_command("SAVE")
-        filler.remove(list(filler.kept)[-(MEGABYTE // 4 // value_bytes):])
+        filler.remove(list(filler.kept)[-some:])
         for _ in range(2):
             # Two of three go, the disk stays as full as it is, and a part of that fits in again.
             removed = [key for place, key in enumerate(filler.kept) if place % 3]
