@@ -53,6 +53,7 @@ pub(crate) struct Compaction {
     /// The first candidate of the ranges to come.
     next: usize,
     pub(crate) moved: u64,
+    pub(crate) moved_bytes: u64,
     /// Chosen extents that could not be read.
     pub(crate) unreadable: u64,
 }
@@ -125,6 +126,7 @@ impl Compaction {
                 continue;
             };
             self.moved += 1;
+            self.moved_bytes += record.len() as u64;
             let kind = ChangeKind::Move { from };
             moves.push(Change { database, hash, fingerprint: 0, kind, block, size_code: entry.size_code });
         }

@@ -10,7 +10,7 @@ use super::checkpoint::{Checkpoint, Commit, Published};
 use super::format::leaf::UNIT_BYTES;
 use super::format::manifest::{self, BlockRef, DatabaseLeaves, LeafRef, Manifest};
 use super::format::superblock::{ManifestRef, Superblock};
-use super::format::{BlockKind, table};
+use super::format::{BlockKind, stream_bytes, table};
 use super::published;
 use super::room::{compaction_blocks, own_copy_blocks};
 use super::space::Run;
@@ -88,7 +88,7 @@ impl Checkpoint<'_> {
         directories: BTreeMap<u32, Arc<Vec<LeafRef>>>,
         commit: &Commit<'_>,
     ) -> Result<published::Published> {
-        let move_from = self.move_from();
+        let (move_from, moved_bytes) = (self.move_from(), self.compaction.moved_bytes);
         let dictionary = self.compressor.dictionary().cloned();
         let dictionary_bytes = dictionary.as_ref().map_or(0, |dictionary| dictionary.bytes().len());
         let writer = &mut self.writer;
@@ -97,7 +97,7 @@ impl Checkpoint<'_> {
         let leaf_counts = || directories.values().map(|leaves| leaves.len());
         let manifest_bytes =
             |pages: usize| manifest::encoded_bytes(commit.databases.len(), dictionary_bytes, pages, leaf_counts());
-        writer.shrink_or_keep_room(leaf_counts().sum(), manifest_bytes)?;
+        writer.shrink_or_keep_room(leaf_counts().sum(), moved_bytes, manifest_bytes)?;
         let places = place_tables(writer, move_from, manifest_bytes)?;
         let pages = write_pages(writer, &places.pages)?;
         writer.written_pages_match(&places.pages);
@@ -228,24 +228,31 @@ impl Writer<'_> {
 
     /// Cuts free blocks off the end of a file that grows by itself, or lets it grow: on a disk that becomes full, what removes
     /// still needs blocks for a copy of the index before it gives any back. So a checkpoint that would leave too few is none.
-    fn shrink_or_keep_room(&mut self, leaves: usize, manifest_bytes: impl Fn(usize) -> usize) -> Result<()> {
+    fn shrink_or_keep_room(
+        &mut self,
+        leaves: usize,
+        moved_bytes: u64,
+        manifest_bytes: impl Fn(usize) -> usize,
+    ) -> Result<()> {
         if !self.auto {
             return Ok(());
         }
         let payload = manifest::payload_bytes(self.device.block_bytes);
-        let own_copy = |writer: &Writer<'_>| {
+        let kept = |writer: &Writer<'_>| {
             let pages = writer.table.page_count();
-            own_copy_blocks(leaves, pages + manifest_bytes(pages).div_ceil(payload))
+            let own_copy = own_copy_blocks(leaves, pages + manifest_bytes(pages).div_ceil(payload));
+            own_copy + compaction_blocks(writer.space.blocks())
         };
-        let kept = |writer: &Writer<'_>| own_copy(writer) + compaction_blocks(writer.space.blocks());
+        // Compaction may use what is kept for it, also where not all of an extent could be moved.
+        let moved = 2 * moved_bytes / stream_bytes(self.device.block_bytes) as u64 + 1;
+        let borrowed = compaction_blocks(self.space.blocks()).min(moved as u32);
         // What this checkpoint frees is free when it is published; its tables take about as much as those before give back.
         let freed: u32 = self.freed.iter().map(|run| run.blocks).sum();
         self.shrink(kept(self).saturating_sub(freed));
         while self.space.free() + freed < kept(self) {
             match self.grow() {
                 Ok(true) => {}
-                // Compaction does without when it must.
-                _ if self.space.free() + freed >= own_copy(self) => break,
+                _ if moved_bytes > 0 && self.space.free() + freed + borrowed >= kept(self) => break,
                 Ok(false) => return Err(self.full()),
                 Err(error) => return Err(error),
             }

@@ -126,7 +126,11 @@ impl BlockFile {
     pub(super) fn compact_bytes(&self, options: &CheckpointOptions) -> u64 {
         let limit = options.compact_bytes;
         if self.published.superblock.auto {
-            return limit;
+            // What is chosen must be moved whole: an extent of which something stays gives nothing back.
+            let tables = self.published.pages.len() + self.published.manifest.len();
+            let free = self.free_blocks().saturating_sub(own_copy_blocks(self.published.leaf_count(), tables));
+            let moved = u64::from(free) * stream_bytes(self.device.block_bytes) as u64 / 2;
+            return if self.is_disk_full { limit.min(moved) } else { limit };
         }
         // A part of what is kept is lost where extents end.
         let kept =
