@@ -88,7 +88,7 @@ fn some_workloads_are_larger_than_memory() {
     let tiered = (0..6 * SEEDS).filter(|seed| store::Shape::of(*seed) == store::Shape::Tiered).map(of_run);
     let (gone, read) = tiered.fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1));
     println!("{gone} values left memory, {read} were read back");
-    assert!(gone > 100 && read > 20);
+    assert!(gone > 50 && read > 10, "{gone} and {read}");
 }
 
 /// The same for what the store's workload makes of the block file.
