@@ -96,6 +96,17 @@ impl Loader<'_> {
         self.apart.bytes() + self.waiting_bytes
     }
 
+    /// Whether an entry of this key was added.
+    ///
+    /// # Errors
+    /// As [`Loader::add`], of what was added before.
+    pub(crate) fn has(&mut self, database: DatabaseId, hash: u64, key: &[u8]) -> Result<bool, DoesNotFit> {
+        while !self.waiting.is_empty() {
+            self.put_one()?;
+        }
+        Ok(self.apart.table(database).is_some_and(|table| table.find(hash, key).is_some()))
+    }
+
     /// Puts everything in; the segment is loaded then.
     ///
     /// # Errors

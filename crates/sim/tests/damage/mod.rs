@@ -78,7 +78,9 @@ pub(crate) fn live_blocks(disk: &SimDisk, path: &Path, kind: u8) -> Vec<u64> {
     let newest = newest_superblock(disk, path) as usize * BLOCK as usize;
     let manifest = u32_at(&bytes, newest + 112) as usize * BLOCK as usize + 32;
     let map_bytes = u32_at(&bytes, manifest + 16) as usize;
-    let page = u32_at(&bytes, manifest + 16 + 4 + map_bytes + 4) as usize * BLOCK as usize;
+    let dictionary = manifest + 16 + 4 + map_bytes;
+    let dictionary_bytes = u32_at(&bytes, dictionary) as usize;
+    let page = u32_at(&bytes, dictionary + 4 + dictionary_bytes + 4) as usize * BLOCK as usize;
     let blocks = bytes.len() / BLOCK as usize;
     let info = |block: usize| u32_at(&bytes, page + 24 + block * 8 + 4);
     (2..blocks.min(509)).filter(|block| info(*block) & 0xf == u32::from(kind)).map(|block| block as u64).collect()

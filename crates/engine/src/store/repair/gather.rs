@@ -106,19 +106,12 @@ impl<'k> Gathered<'k> {
 
     /// Puts everything in; returns how many entries the index does not name, and how many have no checksum.
     pub(super) fn finish(mut self) -> Result<(u64, u64), DoesNotFit> {
-        self.finish_loaders()?;
         let mut unnamed = 0;
         for ((database, key), OwnedRecord { entry, is_checked }) in std::mem::take(&mut self.unnamed) {
             let (database, hash) = (DatabaseId(database), self.keyspace.hash(&key));
             let segment = self.keyspace.segment_of(hash);
-            let is_there = {
-                // A loader holds its segment.
-                let held = self.loaders.get_mut(segment).and_then(Option::take);
-                held.map_or(Ok(()), Loader::finish)?;
-                let one = SegmentSet::one(segment);
-                let hold = self.keyspace.hold(one, SegmentSet::EMPTY);
-                hold.table(segment, database).is_some_and(|table| table.find(hash, &key).is_some())
-            };
+            let loader = self.loaders.get_mut(segment).and_then(Option::as_mut);
+            let is_there = loader.map_or(Ok(false), |loader| loader.has(database, hash, &key))?;
             if !is_there {
                 unnamed += 1;
                 self.unchecked += u64::from(!is_checked);
