@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::blocks::salvage::SalvagedRecord;
 use crate::keyspace::entry::{Entry, Value};
 use crate::keyspace::load::Loader;
-use crate::keyspace::{DATABASES_MAX, DatabaseId, DatabaseIds, DoesNotFit, Keyspace, SegmentSet};
+use crate::keyspace::{DATABASES_MAX, DatabaseId, DatabaseIds, DoesNotFit, Keyspace};
 
 /// A map of databases by which every id that has entries has a number.
 pub(super) fn numbered(ids: &[DatabaseId]) -> DatabaseIds {
