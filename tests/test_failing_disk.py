@@ -9,6 +9,7 @@ import os
 import re
 import select
 import subprocess
+from pathlib import Path
 
 import pytest
 import redis
@@ -44,6 +45,12 @@ def resident_bytes(node) -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def thread_of(node, name: str) -> str:
+    """The id of the server's thread of this name."""
+    tasks = Path(f"/proc/{node.pid()}/task").iterdir()
+    return next(task.name for task in tasks if (task / "comm").read_text().strip() == name)
+
+
 def readable(connection: Connection) -> bool:
     """Whether a reply (or the end) has arrived."""
     return bool(connection.buffer) or bool(select.select([connection.socket], [], [], 0)[0])
@@ -61,6 +68,7 @@ class TestFailedSync:
         acknowledged = -1
         with Connection(node.port) as connection:
             assert connection.command("SET", "before", "v") == b"+OK\r\n"
+            writer = thread_of(node, "log-writer")
             with injected(node, f"fdatasync:error={error}:when={nth}", trace, "fdatasync,fsync,write,writev,sendto,sendmsg"):
                 with contextlib.suppress(ConnectionError, OSError):
                     for i in range(10_000):
@@ -72,8 +80,12 @@ class TestFailedSync:
                 assert node.wait() == STORAGE_FAILURE
         lines = trace.read_text(errors="replace").splitlines()
         failed = next(i for i, line in enumerate(lines) if "(INJECTED)" in line)
-        assert not [line for line in lines[failed:] if '"+OK' in line], "an OK left after the failed sync"
         thread = lines[failed].split()[0]
+        # Calls are counted for each thread. Where the thread that prepares files fails, the writer's last sync may have
+        # made a commit durable whose one OK is on its way.
+        allowed = 0 if thread == writer else 1
+        later = [line for line in lines[failed:] if '"+OK' in line]
+        assert len(later) <= allowed, f"an OK left after the failed sync: {later}"
         again = [line for line in lines[failed + 1:] if line.startswith(thread) and re.search(r"\bf(data)?sync\(", line)]
         assert not again, f"synced again after a failure: {again}"
         said = node.printed()

@@ -453,7 +453,7 @@ def test_the_model_of_this_file_sees_a_wrong_reply():
     assert timed.allows(b"v", 0, 999) and not timed.allows(None, 0, 999)
     assert timed.allows(None, 1000, 1001) and not timed.allows(b"v", 1000, 1001)
     assert timed.allows(None, 990, 1010) and timed.allows(b"v", 990, 1010)
-    worker = Worker(0, 0, model, 0)
+    worker = Worker(0, 0, model, 0, IN_MEMORY[0])
     entries = [{b"w0:k1": (b"vw", None)}, {}]
     assert worker.difference(entries, 2000) is None
     assert worker.difference([{b"w0:k1": (b"v", None)}, {}], 2000)
