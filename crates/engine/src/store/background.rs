@@ -232,7 +232,12 @@ fn write_checkpoints(store: &Weak<super::Shared>) {
             return;
         }
         let mut worked_since = Instant::now();
-        store.checkpoint_if_due(&mut || stand_back(&mut worked_since));
+        store.checkpoint_if_due(&mut || {
+            // What fills memory can leave it only when this checkpoint is published.
+            if !store.is_near_tier_limit() {
+                stand_back(&mut worked_since);
+            }
+        });
         store.scrub_for(CHECKPOINT_LOOK.as_millis() as u64);
         drop(store);
         thread::park_timeout(CHECKPOINT_LOOK);

@@ -136,6 +136,13 @@ impl Store {
             || self.shared.load.may_leave_values()
     }
 
+    /// Whether values are leaving memory, which is near its limit.
+    pub(super) fn is_near_tier_limit(&self) -> bool {
+        let limit = self.memory_limit_bytes();
+        let is_near = || self.used_memory() > limit - limit / TIER_STARTS_AT_PART;
+        self.eviction_policy() == EvictionPolicy::Tier && limit > 0 && is_near()
+    }
+
     /// Whether a checkpoint is wanted because of what memory holds that no checkpoint has.
     pub(super) fn wants_tier_checkpoint(&self) -> bool {
         let limit = self.memory_limit_bytes();
