@@ -20,6 +20,9 @@ TITLES = {
     "memory": "Memory",
     "hit_ratio": "Hits of a cache",
     "restart": "Restart",
+    "restart_checkpoint": "Restart from a checkpoint",
+    "checkpoint": "Beside a checkpoint",
+    "tier": "Larger than memory",
     "disk": "On disk",
     "loops": "Event loops",
 }
