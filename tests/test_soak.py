@@ -294,7 +294,8 @@ class Worker(threading.Thread):
         with Connection(port, 60) as connection:
             found = [self.read_database(connection, database) for database in range(len(self.model.keys))]
             reply = connection.command("TIME")
-        looked_ms = float(parse(reply)[0]) * 1000
+        # To the microsecond: a key that is gone before its time was removed by a command that must be found.
+        looked_ms = microseconds_of(parse(reply)) / 1000
         closest = None
         for request in [[], *self.unanswered]:
             for database, words in request:
@@ -329,11 +330,17 @@ class Worker(threading.Thread):
         for database, (model, entries) in enumerate(zip(self.model.keys, found)):
             for name in model.keys() | entries.keys():
                 expected, there = model.get(name), entries.get(name)
-                if expected and not there and expected[1] is not None and expected[1] <= looked_ms + 1000:
+                if expected and not there and expected[1] is not None and expected[1] <= looked_ms:
                     continue
                 if expected != there:
                     return f"{name} of database {self.real_database(database)}: {shortened(there)}, not {shortened(expected)}"
         return None
+
+
+def microseconds_of(time_reply: list[bytes]) -> int:
+    """The moment that the reply of TIME names."""
+    seconds, microseconds = time_reply
+    return int(seconds) * 1_000_000 + int(microseconds)
 
 
 def send_all(connection: Connection, requests: bytes):
@@ -455,7 +462,9 @@ def test_the_model_of_this_file_sees_a_wrong_reply():
     assert timed.allows(None, 990, 1010) and timed.allows(b"v", 990, 1010)
     worker = Worker(0, 0, model, 0, IN_MEMORY[0])
     entries = [{b"w0:k1": (b"vw", None)}, {}]
-    assert worker.difference(entries, 2000) is None
+    assert worker.difference(entries, 2000) is None and worker.difference(entries, 1000) is None
+    assert worker.difference(entries, 999.9), "a key that goes in a moment and is gone was removed"
+    assert microseconds_of([b"2", b"000345"]) == 2_000_345
     assert worker.difference([{b"w0:k1": (b"v", None)}, {}], 2000)
     assert worker.difference([{}, {}], 2000)
     assert worker.difference([{**entries[0], b"w0:k2": (b"", None)}, {}], 2000)
