@@ -28,6 +28,8 @@ mod mark;
 mod pass;
 mod prefetch;
 mod segment;
+mod slot;
+mod subtable;
 pub mod table;
 #[cfg(test)]
 mod tests;

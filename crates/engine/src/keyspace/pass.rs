@@ -16,13 +16,7 @@ use super::entry::{EntryRef, Value};
 use super::hash::KeyHasher;
 use super::mark::{Mark, Outcome};
 use super::segment::{DatabaseTable, Segment};
-
-/// Longest value, bytes, that is copied while its segment is locked: a longer one is read in parts of at most that size.
-pub(super) const VALUE_BYTES_IN_ONE_HOLD: usize = 256 * 1024;
-/// Most slots that a hold looks through, for entries or to settle them: 256 KiB of memory.
-const SLOTS_IN_ONE_HOLD: usize = 32 * 1024;
-/// Removals that a hold takes before it ends.
-const REMOVALS_IN_ONE_HOLD: usize = 4 * 1024;
+use crate::limits::{CHECKPOINT_PART_BYTES, CHECKPOINT_SLICE_REMOVALS, CHECKPOINT_SLICE_SLOTS};
 
 /// How far a checkpoint has come with a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +60,8 @@ impl Segment {
         let mut budget = Budget {
             entries: limits.entries.max(1),
             bytes: limits.bytes.max(1),
-            slots: SLOTS_IN_ONE_HOLD,
-            removals: REMOVALS_IN_ONE_HOLD,
+            slots: CHECKPOINT_SLICE_SLOTS,
+            removals: CHECKPOINT_SLICE_REMOVALS,
         };
         let mut taken = Taken::default();
         for (id, table) in self.detached.iter_mut().chain(&mut self.tables) {
@@ -105,7 +99,7 @@ impl Segment {
         let mut settled = Settled { done: true, ..Settled::default() };
         assert!(outcome == Outcome::Failed || self.detached.is_empty(), "all of a published cut was taken");
         settled.freed.extend(self.detached.drain(..).map(|(_, table)| table));
-        let mut slots = SLOTS_IN_ONE_HOLD;
+        let mut slots = CHECKPOINT_SLICE_SLOTS;
         for (id, table) in &mut self.tables {
             settled.done &= table.settle(*id, outcome, &mut slots, &mut settled.handed);
         }
@@ -188,7 +182,7 @@ impl DatabaseTable {
                 }
                 let (hash, stored) = (hasher.hash(entry.key()), mark.is_stored());
                 if let Value::Bytes(bytes) = entry.value()
-                    && bytes.len() > VALUE_BYTES_IN_ONE_HOLD
+                    && bytes.len() > CHECKPOINT_PART_BYTES
                 {
                     taken.large = Some(LargeEntry::new(database, hash, entry, bytes.len(), stored));
                     return None;
