@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use support::{HandClock, Session, options};
+use support::{HandClock, Session, Step, options, random_command, random_step};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 const KEYS: u32 = 1000;
@@ -376,45 +376,10 @@ fn threads_load_while_others_read_write_and_check_point() {
     }
 }
 
-#[derive(Clone, Debug)]
-enum Step {
-    Run(String),
-    Transaction(Vec<String>),
-    Checkpoint,
-    Turn,
-    Reopen { checkpoint: bool },
-}
-
-fn command() -> impl Strategy<Value = String> {
-    let key = || (0u32..200).prop_map(|number| format!("k{number}"));
-    let text = |number: u32, bytes: usize| format!("{number}-").repeat(1 + bytes / 8);
-    prop_oneof![
-        12 => (key(), any::<u32>(), 1usize..1200).prop_map(move |(key, seed, bytes)| format!("SET {key} {}", text(seed, bytes))),
-        12 => key().prop_map(|key| format!("GET {key}")),
-        3 => (key(), 1usize..300).prop_map(move |(key, bytes)| format!("APPEND {key} {}", text(3, bytes))),
-        2 => (key(), 0usize..2000).prop_map(|(key, offset)| format!("SETRANGE {key} {offset} changed")),
-        3 => key().prop_map(|key| format!("DEL {key}")),
-        2 => (key(), key()).prop_map(|(from, to)| format!("RENAME {from} {to}")),
-        2 => (key(), key()).prop_map(|(from, to)| format!("COPY {from} {to} REPLACE")),
-        2 => (key(), 1u32..900).prop_map(|(key, seconds)| format!("EXPIRE {key} {seconds}")),
-        1 => key().prop_map(|key| format!("PERSIST {key}")),
-        1 => key().prop_map(|key| format!("GETDEL {key}")),
-        1 => key().prop_map(|key| format!("EXPIRETIME {key}")),
-        1 => proptest::collection::vec(key(), 1..8).prop_map(|keys| format!("MGET {}", keys.join(" "))),
-        1 => Just("SWAPDB 0 1".to_owned()),
-        1 => key().prop_map(|key| format!("MOVE {key} 1")),
-        1 => prop_oneof![4 => Just("DBSIZE"), 1 => Just("FLUSHDB"), 1 => Just("FLUSHALL")].prop_map(str::to_owned),
-    ]
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        30 => command().prop_map(Step::Run),
-        3 => proptest::collection::vec(command(), 1..4).prop_map(Step::Transaction),
-        2 => Just(Step::Checkpoint),
-        1 => Just(Step::Turn),
-        3 => any::<bool>().prop_map(|checkpoint| Step::Reopen { checkpoint }),
-    ]
+/// Also commands over whole databases.
+fn command() -> BoxedStrategy<String> {
+    let whole = prop_oneof![4 => Just("DBSIZE"), 1 => Just("FLUSHDB"), 1 => Just("FLUSHALL")];
+    prop_oneof![46 => random_command(), 1 => whole.prop_map(str::to_owned)].boxed()
 }
 
 proptest! {
@@ -423,7 +388,7 @@ proptest! {
     #[test]
     fn replies_are_those_of_a_store_that_has_all_in_memory(
         limit in prop_oneof![Just(0usize), Just(96 * 1024)],
-        steps in proptest::collection::vec(step(), 50..300),
+        steps in proptest::collection::vec(random_step(command, 1, 3), 50..300),
     ) {
         let (small, large) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
         let open = || {

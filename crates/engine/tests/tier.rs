@@ -8,7 +8,7 @@ use bowline::{Error, EvictionPolicy, MemoryLimit, Options, Store};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
-use support::{HandClock, Session, options};
+use support::{HandClock, Session, Step, options, random_command, random_step, text};
 
 const LIMIT: usize = 96 * 1024;
 
@@ -18,16 +18,11 @@ fn tiered(directory: &Path, bytes: usize) -> Options {
     options
 }
 
-fn value(number: u32, bytes: usize) -> String {
-    let letters = (0..bytes).map(|at| char::from(b'a' + ((number as usize * 31 + at * at) % 26) as u8));
-    letters.collect()
-}
-
 /// A store with `keys` keys of 1000 bytes each under a limit of [`LIMIT`], most of them cold.
 fn filled(directory: &Path, keys: u32) -> Store {
     let store = Store::open(tiered(directory, LIMIT)).expect("a new store");
     for number in 0..keys {
-        store.put(format!("key:{number}").as_bytes(), value(number, 1000).as_bytes()).expect("a put");
+        store.put(format!("key:{number}").as_bytes(), text(number, 1000).as_bytes()).expect("a put");
     }
     store.checkpoint().expect("a checkpoint");
     while store.turn() {}
@@ -42,7 +37,7 @@ fn ten_times_as_much_as_memory_holds_is_kept_and_read_back() {
     let store = filled(directory.path(), 1000);
     for number in (0..1000).rev() {
         let found = store.get(format!("key:{number}").as_bytes()).expect("a read");
-        assert_eq!(found.as_deref(), Some(value(number, 1000).as_bytes()), "key {number}");
+        assert_eq!(found.as_deref(), Some(text(number, 1000).as_bytes()), "key {number}");
         assert!(store.memory().used <= LIMIT + 2000, "{:?}", store.memory());
     }
     assert!(store.tier().fetched >= 900, "{:?}", store.tier());
@@ -60,10 +55,7 @@ fn a_start_leaves_in_the_file_what_memory_has_no_room_for() {
         store.iter().map(|found| found.map(|(key, entry)| (key, entry.value)).expect("an entry")).collect();
     assert_eq!(met.len(), 1000);
     for number in 0..1000 {
-        assert_eq!(
-            met.get(format!("key:{number}").as_bytes()).map(Vec::as_slice),
-            Some(value(number, 1000).as_bytes())
-        );
+        assert_eq!(met.get(format!("key:{number}").as_bytes()).map(Vec::as_slice), Some(text(number, 1000).as_bytes()));
     }
 }
 
@@ -78,9 +70,9 @@ fn what_was_logged_after_the_checkpoint_finds_the_values_that_it_changes() {
     let store = Store::open(tiered(directory.path(), LIMIT)).expect("the store again");
     let get =
         |key: &str| String::from_utf8(store.get(key.as_bytes()).expect("a read").expect("a value")).expect("text");
-    assert_eq!(get("key:1"), value(1, 1000) + "more");
-    assert_eq!(get("key:2"), "new".to_owned() + &value(2, 1000)[3..]);
-    assert_eq!((get("key:3"), get("other")), (value(3, 1000), value(4, 1000)));
+    assert_eq!(get("key:1"), text(1, 1000) + "more");
+    assert_eq!(get("key:2"), "new".to_owned() + &text(2, 1000)[3..]);
+    assert_eq!((get("key:3"), get("other")), (text(3, 1000), text(4, 1000)));
     assert_eq!(store.get(b"key:4").expect("a read"), None);
     assert!(store.get_entry(b"key:3").expect("a read").expect("an entry").expires.is_some());
 }
@@ -136,7 +128,7 @@ fn a_damaged_value_is_named_and_the_others_are_read() {
     let key = format!("key:{cold}");
     let path = directory.path().join("store.blocks");
     let mut bytes = std::fs::read(&path).expect("the block file");
-    let needle = key.clone() + &value(cold, 1000);
+    let needle = key.clone() + &text(cold, 1000);
     let at = bytes.windows(needle.len()).position(|window| window == needle.as_bytes()).expect("its record");
     bytes[at] ^= 1;
     std::fs::write(&path, &bytes).expect("the block file, damaged");
@@ -150,52 +142,13 @@ fn a_damaged_value_is_named_and_the_others_are_read() {
     assert!(sound >= 290, "{sound} of 300 can be read");
 }
 
-#[derive(Clone, Debug)]
-enum Step {
-    Run(String),
-    Transaction(Vec<String>),
-    Checkpoint,
-    Turn,
-    Reopen { checkpoint: bool },
-}
-
-fn command() -> impl Strategy<Value = String> {
-    let key = || (0u32..200).prop_map(|number| format!("k{number}"));
-    prop_oneof![
-        12 => (key(), any::<u32>(), 1usize..1500).prop_map(|(key, seed, bytes)| format!("SET {key} {}", value(seed, bytes))),
-        2 => (key(), any::<u32>(), 1usize..900).prop_map(|(key, seed, bytes)| format!("SET {key} {} GET", value(seed, bytes))),
-        12 => key().prop_map(|key| format!("GET {key}")),
-        3 => (key(), 1usize..300).prop_map(|(key, bytes)| format!("APPEND {key} {}", value(3, bytes))),
-        2 => (key(), 0usize..2000).prop_map(|(key, offset)| format!("SETRANGE {key} {offset} changed")),
-        2 => key().prop_map(|key| format!("DEL {key}")),
-        2 => (key(), key()).prop_map(|(from, to)| format!("RENAME {from} {to}")),
-        2 => (key(), key()).prop_map(|(from, to)| format!("COPY {from} {to} REPLACE")),
-        2 => (key(), 1u32..900).prop_map(|(key, seconds)| format!("EXPIRE {key} {seconds}")),
-        1 => key().prop_map(|key| format!("PERSIST {key}")),
-        1 => key().prop_map(|key| format!("GETDEL {key}")),
-        1 => key().prop_map(|key| format!("STRLEN {key}")),
-        1 => key().prop_map(|key| format!("EXPIRETIME {key}")),
-        1 => proptest::collection::vec(key(), 1..8).prop_map(|keys| format!("MGET {}", keys.join(" "))),
-        1 => Just("SWAPDB 0 1".to_owned()),
-        1 => key().prop_map(|key| format!("MOVE {key} 1")),
-    ]
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        30 => command().prop_map(Step::Run),
-        3 => proptest::collection::vec(command(), 1..4).prop_map(Step::Transaction),
-        2 => Just(Step::Checkpoint),
-        3 => Just(Step::Turn),
-        1 => any::<bool>().prop_map(|checkpoint| Step::Reopen { checkpoint }),
-    ]
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     /// The same steps on a store that keeps everything in memory.
     #[test]
-    fn replies_are_those_of_a_store_that_has_all_in_memory(steps in proptest::collection::vec(step(), 50..400)) {
+    fn replies_are_those_of_a_store_that_has_all_in_memory(
+        steps in proptest::collection::vec(random_step(random_command, 3, 1), 50..400),
+    ) {
         let (small, large) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
         let open = |limit| {
             let directory = if limit == 0 { &large } else { &small };

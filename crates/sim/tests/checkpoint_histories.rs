@@ -12,7 +12,7 @@ use bowline::log::Head;
 use bowline::{Durability, Error, check_store};
 use bowline_sim::clock::SimClock;
 use bowline_sim::crash::model::{Command, Databases};
-use bowline_sim::disk::{CallKind, Failure, SimDisk};
+use bowline_sim::disk::{Call, CallKind, Failure, SimDisk};
 use bowline_sim::random::Random;
 use bowline_sim::store_machine::{DIRECTORY, StoreMachine};
 
@@ -254,6 +254,15 @@ fn a_large_value_changed_between_its_parts_is_as_it_was_at_the_cut() {
     }
 }
 
+/// A checkpoint whose storage call number `place` meets a full disk: what it says, and what call that was. `None` when it
+/// makes fewer calls.
+fn checkpoint_on_full_disk(machine: &StoreMachine, place: u64) -> Option<(Result<(), Error>, Call)> {
+    let at = machine.disk.calls() + place;
+    machine.disk.fail_at(at, Failure::Enospc);
+    let result = machine.store.checkpoint();
+    machine.disk.has_failed().then(|| (result, machine.disk.trace()[at as usize].clone()))
+}
+
 /// History 12: what a failed checkpoint took is dirty again, and the next one has it, so that the log may forget it.
 #[test]
 fn what_a_failed_checkpoint_took_is_in_the_next_one() {
@@ -267,13 +276,7 @@ fn what_a_failed_checkpoint_took_is_in_the_next_one() {
         run(&mut machine, &mut model, 1, &Command::Delete(vec![b"key:1".to_vec(), b"key:2".to_vec()]));
         run(&mut machine, &mut model, 2, &Command::FlushDatabase);
         assert!(machine.become_quiet());
-        let from = machine.disk.calls();
-        machine.disk.fail_at(from + place, Failure::Enospc);
-        let result = machine.store.checkpoint();
-        if !machine.disk.has_failed() {
-            break;
-        }
-        let call = machine.disk.trace()[(from + place) as usize].clone();
+        let Some((result, call)) = checkpoint_on_full_disk(&machine, place) else { break };
         if call.kind == CallKind::Sync || machine.store.log().is_poisoned() {
             // A sync that fails stops the store, whatever it says.
             continue;
@@ -302,13 +305,7 @@ fn a_full_disk_under_the_superblock_stops_the_store_at_once() {
         machine.store.checkpoint().expect("a first checkpoint");
         run(&mut machine, &mut model, 0, &Command::Append(b"key:1".to_vec(), vec![b'x'; 900]));
         assert!(machine.become_quiet());
-        let from = machine.disk.calls();
-        machine.disk.fail_at(from + place, Failure::Enospc);
-        let result = machine.store.checkpoint();
-        if !machine.disk.has_failed() {
-            break;
-        }
-        let call = machine.disk.trace()[(from + place) as usize].clone();
+        let Some((result, call)) = checkpoint_on_full_disk(&machine, place) else { break };
         if call.kind == CallKind::Write && is_block_file(&call.path) && call.offset < 2 * BLOCK_BYTES {
             stopped += 1;
             assert!(result.is_err() && machine.store.log().is_poisoned(), "{call}");

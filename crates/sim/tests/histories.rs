@@ -152,7 +152,7 @@ fn a_recovery_that_syncs_nothing_loses_what_it_served() {
     machine.append(b"written, never synced");
     write_without_sync(&mut machine);
     let killed = machine.disk.process_killed();
-    let lying = Arc::new(LyingDisk { disk: killed.clone(), lie: Lie::SkipSync });
+    let lying = Arc::new(LyingDisk { disk: killed.clone(), rules: Lie::SkipSync });
     let served = LogMachine::open_through(lying, &killed, &clock()).expect("the log opens");
     assert_eq!(served.replayed.len(), 1);
     assert!(after_power_cuts(&killed).any(|after| after.replayed.is_empty()));

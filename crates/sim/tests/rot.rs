@@ -6,22 +6,22 @@
 //!
 //! Replay: SEED=<n> cargo test -p bowline-sim --test rot; `ROTS=<count>` for more than the everyday few.
 
-use std::path::PathBuf;
+mod damage;
+
 use std::time::Duration;
 
 use bowline::Error;
-use bowline::disk::Disk;
 use bowline_sim::clock::SimClock;
 use bowline_sim::crash::model::Databases;
 use bowline_sim::crash::number_from_environment;
 use bowline_sim::disk::SimDisk;
 use bowline_sim::random::Random;
 use bowline_sim::store_machine::StoreMachine;
+use damage::rot;
 
 const NOW_MS: u64 = 1_800_000_000_000;
 const ROTS: u64 = 400;
 const BLOCK: u64 = 4096;
-const SECTOR: u64 = 512;
 
 /// A store that was killed with two checkpoints and a log behind them; its disk as it was at the first of them, its disk
 /// at the end, and what it shows.
@@ -50,48 +50,6 @@ fn store(seed: u64) -> (SimDisk, SimDisk, Databases) {
     assert!(machine.become_quiet());
     let contents = machine.contents().expect("the store answers");
     (before.expect("there was a checkpoint"), machine.kill(), contents)
-}
-
-/// Damages one place; says what was done, or `None` when there is nothing to damage that way.
-fn rot(disk: &SimDisk, earlier: &SimDisk, random: &mut Random) -> Option<(PathBuf, String)> {
-    let files: Vec<PathBuf> = disk.paths().into_iter().filter(|path| !path.ends_with("lock")).collect();
-    let path = files[random.index(files.len())].clone();
-    let contents = disk.contents(&path);
-    // Mostly where something stands: files are zero-filled ahead.
-    let is_used = |offset: &u64| contents[*offset as usize] != 0;
-    let mut tries = (0..20).map(|_| random.below(contents.len() as u64)).collect::<Vec<_>>().into_iter();
-    let offset = tries.clone().find(is_used).or_else(|| tries.next())?;
-    let (sector, block) = (offset / SECTOR * SECTOR, offset / BLOCK * BLOCK);
-    let write = |at: u64, bytes: &[u8]| {
-        disk.open(&path).and_then(|file| file.write_all_at(bytes, at)).expect("the simulated disk takes it");
-    };
-    let what = match random.below(5) {
-        0 => {
-            disk.flip_bit(&path, offset, random.below(8) as u32);
-            format!("a bit of byte {offset} flipped")
-        }
-        1 => {
-            disk.zero_sector(&path, sector);
-            format!("the sector at {sector} zeroed")
-        }
-        2 => {
-            write(block, &vec![0; (contents.len() as u64 - block).min(BLOCK) as usize]);
-            format!("the block at {block} zeroed")
-        }
-        3 => {
-            let old = if earlier.exists(&path) { earlier.contents(&path) } else { Vec::new() };
-            let old = old.get(block as usize..)?;
-            write(block, &old[..old.len().min(BLOCK as usize)]);
-            format!("the block at {block} as it was before")
-        }
-        _ => {
-            let other = random.below(contents.len() as u64) / BLOCK * BLOCK;
-            let (from, to) = (&contents[other as usize..], contents.len() as u64 - block);
-            write(block, &from[..from.len().min(BLOCK.min(to) as usize)]);
-            format!("the block at {other} written to {block}")
-        }
-    };
-    Some((path, what))
 }
 
 #[test]

@@ -5,6 +5,7 @@ use bowline::clock::Clock;
 use bowline::exec::{Caller, Executor, Planned, Replies, RunEnd, Transaction, TransactionEnd};
 use bowline::{Durability, Options, Store};
 use bowline_resp::{ArgRange, Args, Protocol};
+use proptest::prelude::*;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -136,4 +137,56 @@ impl Session {
         }
         self.take()
     }
+}
+
+/// What a random test does with a store.
+#[derive(Clone, Debug)]
+pub enum Step {
+    Run(String),
+    Transaction(Vec<String>),
+    Checkpoint,
+    Turn,
+    Reopen { checkpoint: bool },
+}
+
+/// A random command on one of 200 keys; some move keys or change a part of a value of up to 1500 bytes.
+pub fn random_command() -> BoxedStrategy<String> {
+    let key = || (0u32..200).prop_map(|number| format!("k{number}"));
+    prop_oneof![
+        12 => (key(), any::<u32>(), 1usize..1500).prop_map(|(key, seed, bytes)| format!("SET {key} {}", text(seed, bytes))),
+        2 => (key(), any::<u32>(), 1usize..900).prop_map(|(key, seed, bytes)| format!("SET {key} {} GET", text(seed, bytes))),
+        12 => key().prop_map(|key| format!("GET {key}")),
+        3 => (key(), 1usize..300).prop_map(|(key, bytes)| format!("APPEND {key} {}", text(3, bytes))),
+        2 => (key(), 0usize..2000).prop_map(|(key, offset)| format!("SETRANGE {key} {offset} changed")),
+        3 => key().prop_map(|key| format!("DEL {key}")),
+        2 => (key(), key()).prop_map(|(from, to)| format!("RENAME {from} {to}")),
+        2 => (key(), key()).prop_map(|(from, to)| format!("COPY {from} {to} REPLACE")),
+        2 => (key(), 1u32..900).prop_map(|(key, seconds)| format!("EXPIRE {key} {seconds}")),
+        1 => key().prop_map(|key| format!("PERSIST {key}")),
+        1 => key().prop_map(|key| format!("GETDEL {key}")),
+        1 => key().prop_map(|key| format!("STRLEN {key}")),
+        1 => key().prop_map(|key| format!("EXPIRETIME {key}")),
+        1 => proptest::collection::vec(key(), 1..8).prop_map(|keys| format!("MGET {}", keys.join(" "))),
+        1 => Just("SWAPDB 0 1".to_owned()),
+        1 => key().prop_map(|key| format!("MOVE {key} 1")),
+    ]
+    .boxed()
+}
+
+/// A random step: beside thirty commands a few transactions and checkpoints, and so many `turns` and `reopens`.
+pub fn random_step(command: fn() -> BoxedStrategy<String>, turns: u32, reopens: u32) -> BoxedStrategy<Step> {
+    prop_oneof![
+        30 => command().prop_map(Step::Run),
+        3 => proptest::collection::vec(command(), 1..4).prop_map(Step::Transaction),
+        2 => Just(Step::Checkpoint),
+        turns => Just(Step::Turn),
+        reopens => any::<bool>().prop_map(|checkpoint| Step::Reopen { checkpoint }),
+    ]
+    .boxed()
+}
+
+/// A text of `bytes` letters that another number has differently.
+pub fn text(number: u32, bytes: usize) -> String {
+    let letters = (0..bytes).map(|at| char::from(b'a' + ((number as usize * 31 + at * at) % 26) as u8));
+    letters.collect()
 }

@@ -5,7 +5,7 @@
 //! undisturbed life of a process it must hold every write there ever was.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use bowline::log::{Checkpoint, LogOptions, RoomClass};
 
 use super::{Problem, START_WALL_MS, check_no_second_sync};
 use crate::clock::SimClock;
+use crate::disk::front::{FrontDisk, Opening, Rules};
 use crate::disk::{Call, Failure, SimDisk};
 use crate::machine::{FILE_BYTES, LogMachine, Replayed, options};
 use crate::random::Random;
@@ -24,7 +25,7 @@ use crate::random::Random;
 pub const DIRECTORY: &str = "/backup/archive";
 const STORE: StoreId = StoreId(*b"simulated store!");
 
-/// A mistake planted on purpose in how the archive is written: each must make the crash tests fail.
+/// A mistake planted on purpose in how the archive is written, for whatever is below its directory: each must make the crash tests fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forgotten {
     /// A copy gets its name before its bytes are durable.
@@ -33,56 +34,17 @@ pub enum Forgotten {
     DirectorySync,
 }
 
-/// A disk on which something is forgotten for whatever is below the archive's directory.
-struct ForgetfulDisk {
-    disk: SimDisk,
-    forgotten: Forgotten,
-}
-
 struct ForgetfulFile(Box<dyn DiskFile>);
 
-impl ForgetfulDisk {
-    fn forgets(&self, path: &Path, forgotten: Forgotten) -> bool {
-        self.forgotten == forgotten && path.starts_with(DIRECTORY)
-    }
-}
-
-impl Disk for ForgetfulDisk {
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.disk.open(path)
+impl Rules for Forgotten {
+    fn file(&self, _disk: &SimDisk, path: &Path, opening: Opening, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+        let forgets = *self == Forgotten::Sync && opening == Opening::New && path.starts_with(DIRECTORY);
+        if forgets { Box::new(ForgetfulFile(file)) } else { file }
     }
 
-    fn open_read_only(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.disk.open_read_only(path)
-    }
-
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = self.disk.create(path)?;
-        Ok(if self.forgets(path, Forgotten::Sync) { Box::new(ForgetfulFile(file)) } else { file })
-    }
-
-    fn create_directory(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_directory(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-
-    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
-        self.disk.list(directory)
-    }
-
-    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        if self.forgets(directory, Forgotten::DirectorySync) { Ok(()) } else { self.disk.sync_directory(directory) }
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.disk.lock(path)
+    fn sync_directory(&self, disk: &SimDisk, directory: &Path) -> io::Result<()> {
+        let forgets = *self == Forgotten::DirectorySync && directory.starts_with(DIRECTORY);
+        if forgets { Ok(()) } else { disk.sync_directory(directory) }
     }
 }
 
@@ -188,7 +150,7 @@ enum End {
 
 fn log_options(disk: &SimDisk, clock: &SimClock, past: &Past) -> LogOptions {
     let shared: Arc<dyn Disk> = match past.forgotten {
-        Some(forgotten) => Arc::new(ForgetfulDisk { disk: disk.clone(), forgotten }),
+        Some(forgotten) => Arc::new(FrontDisk { disk: disk.clone(), rules: forgotten }),
         None => Arc::new(disk.clone()),
     };
     let archive = ArchiveOptions { directory: DIRECTORY.into(), keep_for: None, keep_bytes: past.keep_bytes };

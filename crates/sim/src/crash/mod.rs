@@ -128,7 +128,7 @@ pub fn number_from_environment(name: &str) -> Option<u64> {
 /// The disk as an engine with `mistake` sees it.
 fn shared_disk(disk: &SimDisk, mistake: Option<Mistake>) -> Arc<dyn Disk> {
     match mistake {
-        Some(Mistake::Disk(lie)) => Arc::new(LyingDisk { disk: disk.clone(), lie }),
+        Some(Mistake::Disk(lie)) => Arc::new(LyingDisk { disk: disk.clone(), rules: lie }),
         _ => Arc::new(disk.clone()),
     }
 }

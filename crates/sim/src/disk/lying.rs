@@ -16,6 +16,7 @@ use bowline::log::format::{
 };
 
 use super::SimDisk;
+use super::front::{FrontDisk, Opening, Rules};
 
 /// Bytes of a block in the simulated stores.
 const BLOCK_BYTES: u64 = 4096;
@@ -56,13 +57,7 @@ pub enum Lie {
 }
 
 /// A [`SimDisk`] seen through one [`Lie`].
-#[derive(Clone, Debug)]
-pub struct LyingDisk {
-    /// The disk below.
-    pub disk: SimDisk,
-    /// The lie it is seen through.
-    pub lie: Lie,
-}
+pub type LyingDisk = FrontDisk<Lie>;
 
 struct LyingFile {
     file: Box<dyn DiskFile>,
@@ -74,17 +69,24 @@ struct LyingFile {
     superblock_was_last: AtomicBool,
 }
 
-impl LyingDisk {
-    fn wrap(&self, path: &Path, file: io::Result<Box<dyn DiskFile>>) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(LyingFile {
-            file: file?,
-            disk: self.disk.clone(),
+impl Rules for Lie {
+    fn file(&self, disk: &SimDisk, path: &Path, _opening: Opening, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+        Box::new(LyingFile {
+            file,
+            disk: disk.clone(),
             path: path.to_owned(),
-            lie: self.lie,
+            lie: *self,
             // Also while it is being made, under a longer name.
             is_block_file: path.to_string_lossy().contains(".blocks"),
             superblock_was_last: AtomicBool::new(false),
-        }))
+        })
+    }
+
+    fn sync_directory(&self, disk: &SimDisk, directory: &Path) -> io::Result<()> {
+        match self {
+            Lie::SkipDirectorySync => Ok(()),
+            _ => disk.sync_directory(directory),
+        }
     }
 }
 
@@ -131,47 +133,6 @@ impl LyingFile {
             }
             _ => false,
         }
-    }
-}
-
-impl Disk for LyingDisk {
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.wrap(path, self.disk.open(path))
-    }
-
-    fn open_read_only(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.wrap(path, self.disk.open_read_only(path))
-    }
-
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.wrap(path, self.disk.create(path))
-    }
-
-    fn create_directory(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_directory(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-
-    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
-        self.disk.list(directory)
-    }
-
-    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        match self.lie {
-            Lie::SkipDirectorySync => Ok(()),
-            _ => self.disk.sync_directory(directory),
-        }
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.disk.lock(path)
     }
 }
 

@@ -15,6 +15,7 @@
 
 mod bytes;
 mod faults;
+pub mod front;
 pub mod lying;
 pub mod meddling;
 mod names;

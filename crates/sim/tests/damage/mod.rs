@@ -1,4 +1,5 @@
 //! Damage to the files of a simulated store, and where to put it. The offsets are those of the formats' heads.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::path::{Path, PathBuf};
 

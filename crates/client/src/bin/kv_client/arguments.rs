@@ -186,6 +186,19 @@ pub(crate) struct BenchArguments {
     pub(crate) connection: ConnectionArguments,
 }
 
+/// Where a stream of the server goes, and how fast.
+#[derive(Debug, Args)]
+pub(crate) struct DownloadArguments {
+    /// The file to write; - for stdout
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Most bytes per second, such as 50mb
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub(crate) rate: Option<u64>,
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArguments,
+}
+
 /// Writes a backup of the server into a file: its state at one moment, while it goes on serving. The file gets its name
 /// only when it was read back and every checksum is right.
 #[derive(Debug, Parser)]
@@ -197,14 +210,8 @@ pub(crate) struct BenchArguments {
     args_override_self = true
 )]
 pub(crate) struct BackupArguments {
-    /// The file to write; - for stdout
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// Most bytes per second, such as 50mb
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
-    pub(crate) rate: Option<u64>,
     #[command(flatten)]
-    pub(crate) connection: ConnectionArguments,
+    pub(crate) download: DownloadArguments,
 }
 
 /// Writes the server's state of one moment into an RDB, which Redis from 7.0 on and Valkey load, while it goes on serving.
@@ -218,14 +225,8 @@ pub(crate) struct BackupArguments {
     args_override_self = true
 )]
 pub(crate) struct ExportArguments {
-    /// The file to write; - for stdout
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// Most bytes per second, such as 50mb
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
-    pub(crate) rate: Option<u64>,
     #[command(flatten)]
-    pub(crate) connection: ConnectionArguments,
+    pub(crate) download: DownloadArguments,
 }
 
 const IMPORT: &str = "\

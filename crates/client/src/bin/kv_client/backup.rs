@@ -8,41 +8,20 @@
 //! is all the verifying there is: whoever stores it should run `kv_server --check` on the file.
 
 use std::fs::File;
-use std::io::{self, BufReader, IsTerminal, Write};
+use std::io::BufReader;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bowline_client::{Client, Value};
 use bowline_snapshot::{Checker, Header, Moment, Reader, SnapshotError};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use crate::arguments::BackupArguments;
+use crate::download::{self, Stream, odd};
 use crate::failure::{Exit, Failure};
-use crate::print;
-use crate::target::Target;
 
 /// Makes a backup, and prints what it is.
 pub(crate) fn run(arguments: &BackupArguments) -> Result<Exit, Failure> {
-    let mut client = Client::new(arguments.connection.options()?);
-    if arguments.connection.is_verbose() {
-        client.observe(crate::arguments::tell);
-    }
-    let begin = Instant::now();
-    if arguments.file.as_os_str() == "-" {
-        if io::stdout().is_terminal() {
-            return Err(Failure::Usage("a backup is no text: send it into a file or a pipe".to_owned()));
-        }
-        let mut out = io::stdout().lock();
-        let checker = fetch(&mut client, arguments.rate, &mut out, &|source| Failure::Output(source))?;
-        out.flush().map_err(Failure::Output)?;
-        eprintln!("kv_client: {}", describe(&checker, "stdout", begin.elapsed()));
-        return Ok(Exit::Success);
-    }
-    let checker =
-        Target::new(&arguments.file).make(|file, failed| fetch(&mut client, arguments.rate, file, failed), verify)?;
-    let text = describe(&checker, &arguments.file.display().to_string(), begin.elapsed());
-    writeln!(io::stdout(), "{}", print::printable(&text)).map_err(Failure::Output)?;
-    Ok(Exit::Success)
+    download::run(&arguments.download, "a backup", fetch, verify, describe)
 }
 
 fn describe(checker: &Checker, name: &str, took: Duration) -> String {
@@ -57,7 +36,7 @@ fn describe(checker: &Checker, name: &str, took: Duration) -> String {
 }
 
 /// Reads the file back and verifies every checksum and the totals.
-fn verify(partial: &Path, fetched: &Checker) -> Result<(), Failure> {
+fn verify(partial: &Path, fetched: Checker) -> Result<Checker, Failure> {
     let damaged = |error: SnapshotError| {
         let message = format!("the backup {} reads back wrong: {error}", partial.display());
         Failure::Failed { message, exit: Exit::Usage }
@@ -68,70 +47,28 @@ fn verify(partial: &Path, fetched: &Checker) -> Result<(), Failure> {
     let read = reader.verify(&mut |checker| show(&bar, checker)).map_err(damaged)?;
     bar.finish_and_clear();
     if read.totals() == fetched.totals() && read.header() == fetched.header() {
-        return Ok(());
+        return Ok(fetched);
     }
     let message = format!("the backup {} reads back as another one", partial.display());
     Err(Failure::Failed { message, exit: Exit::Usage })
 }
 
-/// Fetches a whole backup into `out`, verifying it on the way.
-fn fetch(
-    client: &mut Client,
-    rate: Option<u64>,
-    out: &mut dyn Write,
-    failed: &dyn Fn(io::Error) -> Failure,
-) -> Result<Checker, Failure> {
-    let mut begin = vec!["BL.BACKUP".to_owned(), "BEGIN".to_owned()];
-    if let Some(rate) = rate {
-        begin.extend(["RATE".to_owned(), rate.to_string()]);
-    }
-    let id = figure(&client.command(&begin)?, "id").ok_or_else(|| odd("it named no id for the backup"))?.to_string();
-    let read = ["BL.BACKUP", "READ", &id];
-    let mut checker = None;
-    let mut progress = None;
-    loop {
-        let Value::Bulk(piece) = client.command(&read)? else {
-            return Err(odd("it sent something else than a piece of the backup"));
-        };
-        let Some(checker) = &mut checker else {
-            let first = Checker::new(&piece).map_err(|error| odd(&error.to_string()))?;
-            progress = Some(bar("fetching", first.header().entries));
-            checker = Some(first);
-            out.write_all(&piece).map_err(failed)?;
-            continue;
-        };
+/// Fetches a whole backup, verifying it on the way.
+fn fetch(mut stream: Stream<'_>) -> Result<Checker, Failure> {
+    let (_, id) = stream.begin(&[])?;
+    let first = stream.read(&id)?;
+    let mut checker = Checker::new(&first).map_err(|error| odd(&error.to_string()))?;
+    let progress = bar("fetching", checker.header().entries);
+    stream.write(&first)?;
+    while !checker.is_complete() {
+        let piece = stream.read(&id)?;
         checker.frame(&piece).map_err(|error| odd(&error.to_string()))?;
-        out.write_all(&piece).map_err(failed)?;
-        progress.iter().for_each(|bar| show(bar, checker));
-        if checker.is_complete() {
-            break;
-        }
+        stream.write(&piece)?;
+        show(&progress, &checker);
     }
-    progress.iter().for_each(ProgressBar::finish_and_clear);
-    // It ends with the connection as well.
-    let _ = client.command(&["BL.BACKUP", "END", &id]);
-    checker.ok_or_else(|| odd("it sent nothing"))
-}
-
-pub(crate) fn odd(what: &str) -> Failure {
-    Failure::Failed { message: format!("the server's backup is not what it should be: {what}"), exit: Exit::Server }
-}
-
-/// A figure of the answer to BEGIN, which is a map, or a flat list in RESP2.
-pub(crate) fn figure(answer: &Value, name: &str) -> Option<i64> {
-    let is_name = |value: &Value| matches!(value, Value::Bulk(bytes) if bytes == name.as_bytes());
-    let number = |value: &Value| match value {
-        Value::Integer(number) => Some(*number),
-        _ => None,
-    };
-    match answer {
-        Value::Map(pairs) => pairs.iter().find(|(key, _)| is_name(key)).and_then(|(_, value)| number(value)),
-        Value::Array(values) => {
-            let mut pairs = values.chunks_exact(2);
-            pairs.find_map(|pair| pair.first().is_some_and(is_name).then(|| pair.last().and_then(number))).flatten()
-        }
-        _ => None,
-    }
+    progress.finish_and_clear();
+    stream.end(&id);
+    Ok(checker)
 }
 
 /// A bar on a terminal; nothing elsewhere.

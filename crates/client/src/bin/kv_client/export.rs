@@ -7,98 +7,57 @@
 //! Not here: the bytes of an RDB (crate `bowline-rdb`), how the file gets its name (`target`).
 
 use std::fs::File;
-use std::io::{self, BufReader, IsTerminal, Write};
+use std::io::BufReader;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bowline_client::{Client, Value};
 use bowline_rdb::{Item, Reader};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use crate::arguments::ExportArguments;
-use crate::backup::{figure, odd};
+use crate::download::{self, Stream, figure, odd};
 use crate::failure::{Exit, Failure};
-use crate::print;
-use crate::target::Target;
 
 /// What was fetched.
 struct Fetched {
     bytes: u64,
-    /// Entries that the server's snapshot has; what has expired is left out of the file.
+    /// Entries that the server's snapshot has, and then those in the file: what has expired is left out of it.
     entries: u64,
 }
 
 /// Exports the server, and prints what came of it.
 pub(crate) fn run(arguments: &ExportArguments) -> Result<Exit, Failure> {
-    let mut client = Client::new(arguments.connection.options()?);
-    if arguments.connection.is_verbose() {
-        client.observe(crate::arguments::tell);
-    }
-    let begin = Instant::now();
-    if arguments.file.as_os_str() == "-" {
-        if io::stdout().is_terminal() {
-            return Err(Failure::Usage("an RDB is no text: send it into a file or a pipe".to_owned()));
-        }
-        let mut out = io::stdout().lock();
-        let fetched = fetch(&mut client, arguments.rate, &mut out, &|source| Failure::Output(source))?;
-        out.flush().map_err(Failure::Output)?;
-        eprintln!("kv_client: {}", describe(&fetched, fetched.entries, "stdout", begin.elapsed()));
-        return Ok(Exit::Success);
-    }
-    let mut entries = 0;
-    let fetched = Target::new(&arguments.file).make(
-        |file, failed| fetch(&mut client, arguments.rate, file, failed),
-        |partial, fetched| {
-            entries = verify(partial, fetched)?;
-            Ok(())
-        },
-    )?;
-    let text = describe(&fetched, entries, &arguments.file.display().to_string(), begin.elapsed());
-    writeln!(io::stdout(), "{}", print::printable(&text)).map_err(Failure::Output)?;
-    Ok(Exit::Success)
+    download::run(&arguments.download, "an RDB", fetch, verify, describe)
 }
 
-fn describe(fetched: &Fetched, entries: u64, name: &str, took: Duration) -> String {
-    format!("RDB in {name}: {entries} entries, {} bytes; {:.1} s", fetched.bytes, took.as_secs_f64())
+fn describe(fetched: &Fetched, name: &str, took: Duration) -> String {
+    format!("RDB in {name}: {} entries, {} bytes; {:.1} s", fetched.entries, fetched.bytes, took.as_secs_f64())
 }
 
-/// Fetches the whole RDB into `out`.
-fn fetch(
-    client: &mut Client,
-    rate: Option<u64>,
-    out: &mut dyn Write,
-    failed: &dyn Fn(io::Error) -> Failure,
-) -> Result<Fetched, Failure> {
-    let mut begin = ["BL.BACKUP", "BEGIN", "FORMAT", "RDB"].map(str::to_owned).to_vec();
-    if let Some(rate) = rate {
-        begin.extend(["RATE".to_owned(), rate.to_string()]);
-    }
-    let answer = client.command(&begin)?;
+/// Fetches the whole RDB.
+fn fetch(mut stream: Stream<'_>) -> Result<Fetched, Failure> {
+    let (answer, id) = stream.begin(&["FORMAT", "RDB"])?;
     let named = |name: &str| figure(&answer, name).and_then(|number| u64::try_from(number).ok());
-    let (id, entries) = named("id").zip(named("entries")).ok_or_else(|| odd("it named no id for the export"))?;
-    let id = id.to_string();
+    let entries = named("entries").ok_or_else(|| odd("it named no number of entries"))?;
     let progress = bar("fetching", named("bytes").unwrap_or(0));
     let mut bytes = 0;
     loop {
-        let Value::Bulk(piece) = client.command(&["BL.BACKUP", "READ", &id])? else {
-            return Err(odd("it sent something else than a piece of the export"));
-        };
+        let piece = stream.read(&id)?;
         if piece.is_empty() {
             break;
         }
-        out.write_all(&piece).map_err(failed)?;
+        stream.write(&piece)?;
         bytes += piece.len() as u64;
         progress.set_position(bytes);
         progress.set_message(HumanBytes(bytes).to_string());
     }
     progress.finish_and_clear();
-    // It ends with the connection as well.
-    let _ = client.command(&["BL.BACKUP", "END", &id]);
+    stream.end(&id);
     Ok(Fetched { bytes, entries })
 }
 
-/// Reads the file back: its checksum, its end, its entries; returns how many they are.
-fn verify(partial: &Path, fetched: &Fetched) -> Result<u64, Failure> {
+/// Reads the file back: its checksum, its end, its entries; returns with how many it has.
+fn verify(partial: &Path, fetched: Fetched) -> Result<Fetched, Failure> {
     let damaged = |what: String| Failure::Failed {
         message: format!("the export {} reads back wrong: {what}", partial.display()),
         exit: Exit::Usage,
@@ -117,7 +76,7 @@ fn verify(partial: &Path, fetched: &Fetched) -> Result<u64, Failure> {
     if reader.offset() != fetched.bytes || entries > fetched.entries {
         return Err(damaged(format!("{entries} entries in {} bytes", reader.offset())));
     }
-    Ok(entries)
+    Ok(Fetched { entries, ..fetched })
 }
 
 /// A bar on a terminal; nothing elsewhere. The file may become shorter or longer than the store's records are.

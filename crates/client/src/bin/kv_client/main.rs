@@ -17,6 +17,7 @@
 mod arguments;
 mod backup;
 mod bench;
+mod download;
 mod export;
 mod failure;
 mod import;

@@ -23,11 +23,12 @@ impl Target<'_> {
         Target { path, partial: PathBuf::from(name) }
     }
 
-    /// Makes the file with what `fill` writes, once `verify` finds the partial file right. Nothing is left of a failure.
+    /// Makes the file with what `fill` writes, once `verify` finds the partial file right; returns what `verify` says.
+    /// Nothing is left of a failure.
     pub(crate) fn make<T>(
         &self,
         fill: impl FnOnce(&mut File, &dyn Fn(io::Error) -> Failure) -> Result<T, Failure>,
-        verify: impl FnOnce(&Path, &T) -> Result<(), Failure>,
+        verify: impl FnOnce(&Path, T) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let made = self.try_make(fill, verify);
         if made.is_err() {
@@ -40,21 +41,21 @@ impl Target<'_> {
     fn try_make<T>(
         &self,
         fill: impl FnOnce(&mut File, &dyn Fn(io::Error) -> Failure) -> Result<T, Failure>,
-        verify: impl FnOnce(&Path, &T) -> Result<(), Failure>,
+        verify: impl FnOnce(&Path, T) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let partial = &self.partial;
         let mut file = File::create(partial).map_err(failed("create", partial))?;
         let filled = fill(&mut file, &failed("write", partial))?;
         file.sync_all().map_err(failed("sync", partial))?;
         drop(file);
-        verify(partial, &filled)?;
+        let verified = verify(partial, filled)?;
         fs::rename(partial, self.path).map_err(failed("rename", partial))?;
         let directory = match self.path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed("sync", directory))?;
-        Ok(filled)
+        Ok(verified)
     }
 }
 
