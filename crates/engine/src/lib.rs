@@ -31,6 +31,7 @@ mod error;
 pub mod exec;
 #[doc(hidden)]
 pub mod fuzz;
+mod head;
 pub mod histogram;
 pub mod keyspace;
 pub mod limits;

@@ -9,22 +9,27 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bowline::blocks::{BlockFile, Compression};
 use bowline::clock::Clock;
 use bowline::disk::Disk;
 use bowline::effect::Effect;
 use bowline::log::ArchiveOptions;
-use bowline::log::archive::{Archive, ArchiveError, Limit, ReplayFrom, ReplayRequest};
-use bowline::{Error, Options, Version, check_store};
+use bowline::log::archive::{Archive, ArchiveError, Limit, ReplayFrom, ReplayRequest, StoreId};
+use bowline::{Error, Options, Version, check_store, inspect_block_file};
 use bowline_sim::clock::SimClock;
 use bowline_sim::disk::SimDisk;
 use bowline_sim::store_machine::{self, DIRECTORY, StoreMachine};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 const ARCHIVE: &str = "/archive";
+/// The store of the golden archive.
+const STORE_ID: &str = "12a1ffffffffffffffffffffffffffff";
 /// Zeros that end a part.
 const GAP: usize = 24;
-/// Where every file says its format.
-const FORMAT_AT: u64 = 12;
+/// Where every file has the checksum of its head, its format, and the head's length.
+const CRC_AT: usize = 8;
+const FORMAT_AT: usize = 12;
+const LENGTH_AT: usize = 14;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -97,6 +102,46 @@ fn long() -> Vec<u8> {
     value
 }
 
+/// A value like its neighbours, of 4 KiB: 64 of them are what a dictionary is trained on.
+fn row(number: usize) -> Vec<u8> {
+    let field =
+        |line: usize, place: usize| format!("\"field-{:x}\":{},", place * place * 7919, (number + line * place) % 3);
+    let mut text: String = (0..6).flat_map(|line| (0..48).map(move |place| field(line, place))).collect();
+    text.truncate(4096);
+    text.into_bytes()
+}
+
+const ROWS: usize = 80;
+
+/// A value of several chunks whose parts become smaller.
+fn long_text() -> Vec<u8> {
+    (0..60).flat_map(row).collect()
+}
+
+/// The values of the compressed golden file, each with how checkpoints compressed when it was put.
+fn compressed_values() -> Vec<(Compression, Vec<u8>, Vec<u8>)> {
+    let zstd = Compression::Zstd { level: 3 };
+    let named = |name: &str| name.as_bytes().to_vec();
+    let mut values: Vec<_> =
+        (0..ROWS).map(|number| (zstd, format!("row {number}").into_bytes(), row(number))).collect();
+    values.push((zstd, named("long, zstd"), long_text()));
+    values.push((Compression::Lz4, named("lz4"), row(1000)));
+    values.push((Compression::Lz4, named("long, lz4"), long_text()));
+    values.push((Compression::None, named("plain"), row(1001)));
+    values.push((Compression::None, named("long"), long()));
+    // The log needs another file for it, and then none of those before.
+    values.push((Compression::None, named("zeros"), vec![0; 300_000]));
+    values
+}
+
+fn assert_compressed_values(machine: &mut StoreMachine) {
+    for (_, key, value) in compressed_values() {
+        let reply = [format!("${}\r\n", value.len()).as_bytes(), &value, b"\r\n"].concat();
+        assert!(machine.call(&[b"GET", &key]) == reply, "{}", key.escape_ascii());
+    }
+    assert_eq!(machine.call(&[b"DBSIZE"]), format!(":{}\r\n", compressed_values().len()).into_bytes());
+}
+
 /// Writes what the golden files hold, with every kind of effect.
 fn fill(machine: &mut StoreMachine, clock: &SimClock) {
     let expiry = (NOW_MS + 10_000_000).to_string();
@@ -166,8 +211,10 @@ fn is_of_store(path: &Path) -> bool {
 fn write_golden_files() {
     let write = |name: &str, text: String| {
         let path = golden(name);
-        assert!(!path.exists(), "{} is there: golden files are never written anew", path.display());
-        std::fs::write(&path, text).expect("written");
+        // Golden files are never written anew.
+        if !path.exists() {
+            std::fs::write(&path, text).expect("written");
+        }
     };
     let (disk, clock) = (SimDisk::new(1), SimClock::new(NOW_MS));
     let mut machine = open(&disk, &clock).expect("opened");
@@ -183,6 +230,37 @@ fn write_golden_files() {
     let disk = machine.kill();
     write("blocks-1.txt", text_of(&disk, is_of_store));
     write("archive-1.txt", text_of(&disk, |path| path.starts_with(ARCHIVE)));
+    write("blocks-1-compressed.txt", text_of(&compressed_disk(), is_of_store));
+}
+
+/// A store whose block file has values of every compression.
+fn compressed_disk() -> SimDisk {
+    let (disk, clock) = (SimDisk::new(1), SimClock::new(NOW_MS));
+    let mut machine = open(&disk, &clock).expect("opened");
+    let mut put = None;
+    for (compression, key, value) in compressed_values() {
+        if put.is_some_and(|before| before != compression) {
+            machine.store.checkpoint().expect("a checkpoint");
+        }
+        machine.store.set_compression(compression);
+        machine.call(&[b"SET", &key, &value]);
+        put = Some(compression);
+    }
+    machine.store.checkpoint().expect("a checkpoint");
+    clock.advance(std::time::Duration::from_millis(50));
+    machine.become_quiet();
+    let disk = machine.kill();
+    // What the checkpoints have made needless would be most of the golden file.
+    let log = |path: &PathBuf| path.extension().is_some_and(|suffix| suffix == "log") && is_of_store(path);
+    for path in disk.paths().into_iter().filter(log) {
+        let without = disk.process_killed();
+        without.remove(&path).expect("removed");
+        if open(&without, &SimClock::new(NOW_MS + 60_000)).is_ok() {
+            disk.remove(&path).expect("removed");
+        }
+    }
+    assert_compressed_values(&mut open(&disk.process_killed(), &SimClock::new(NOW_MS + 60_000)).expect("opened"));
+    disk
 }
 
 #[test]
@@ -204,10 +282,26 @@ fn the_golden_block_file_is_read() {
     assert_filled(&mut machine, &[(b"long", &long()), (b"behind", b"the checkpoint")]);
 }
 
+#[test]
+fn the_golden_block_file_with_compressed_values_is_read() {
+    let disk = disk_of("blocks-1-compressed.txt");
+    let (blocks, log) = (Path::new(DIRECTORY).join("store.blocks"), Path::new(DIRECTORY).join("log"));
+    let check = check_store(&disk, &blocks, &log).expect("readable");
+    assert!(check.damage.is_none(), "{:?}", check.damage);
+    let (.., inspection) = inspect_block_file(&disk, &blocks).expect("readable");
+    let kinds: Vec<&str> = inspection.values.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, ["plain", "lz4", "zstd", "zstd, dictionary"]);
+    assert!(inspection.dictionary_bytes > 0);
+    assert!(inspection.blocks.iter().any(|(use_of, blocks)| *use_of == "large value" && *blocks > 30));
+    let mut machine = open(&disk, &SimClock::new(NOW_MS + 60_000)).expect("opened");
+    assert_compressed_values(&mut machine);
+}
+
 fn replay(disk: &SimDisk) -> Result<(usize, Vec<Vec<u8>>), ArchiveError> {
     let archive = Archive::open(Arc::new(disk.clone()), Path::new(ARCHIVE))?;
-    let line = archive.lines().first().expect("a line");
-    let request = ReplayRequest { store_id: line.store_id, from: ReplayFrom::START, upto: Limit::End };
+    // As in the name of the archived file.
+    let store_id = StoreId(u128::from_str_radix(STORE_ID, 16).expect("hexadecimal").to_be_bytes());
+    let request = ReplayRequest { store_id, from: ReplayFrom::START, upto: Limit::End };
     let (mut kinds, mut keys) = (std::collections::BTreeSet::new(), Vec::new());
     archive.replay(
         &request,
@@ -241,10 +335,17 @@ fn the_golden_archive_is_read() {
     assert_eq!(keys[..expected.len()], expected);
 }
 
-/// Raises the number of the format of what stands at `place` of a file.
-fn make_newer(disk: &SimDisk, path: &Path, place: u64) {
-    let file = disk.open(path).expect("opened");
-    file.write_all_at(&2u16.to_le_bytes(), place + FORMAT_AT).expect("written");
+/// Raises the number of the format of the head at `place` of a file, with a checksum that is right (`sealed`) or as it was.
+fn make_newer(disk: &SimDisk, path: &Path, place: usize, sealed: bool) {
+    let mut contents = disk.contents(path);
+    let head = &mut contents[place..];
+    head[FORMAT_AT..LENGTH_AT].copy_from_slice(&2u16.to_le_bytes());
+    if sealed {
+        let length = usize::from(u16::from_le_bytes([head[LENGTH_AT], head[LENGTH_AT + 1]]));
+        let crc = crc32c::crc32c(&head[FORMAT_AT..length]);
+        head[CRC_AT..FORMAT_AT].copy_from_slice(&crc.to_le_bytes());
+    }
+    disk.open(path).and_then(|file| file.write_all_at(&contents, 0)).expect("written");
 }
 
 #[test]
@@ -261,21 +362,52 @@ fn files_of_a_newer_format_are_refused_by_name_and_left_alone() {
     let blocks = Path::new(DIRECTORY).join("store.blocks");
     for place in [0, 4096] {
         let disk = disk_of("blocks-1.txt");
-        make_newer(&disk, &blocks, place);
+        make_newer(&disk, &blocks, place, true);
         refused(&disk, &blocks);
     }
     let disk = disk_of("log-1.txt");
     let is_log = |path: &PathBuf| path.extension().is_some_and(|suffix| suffix == "log");
     let log = disk.paths().into_iter().find(is_log).expect("a log file");
-    make_newer(&disk, &log, 0);
+    make_newer(&disk, &log, 0, true);
     refused(&disk, &log);
     let disk = disk_of("archive-1.txt");
     let archived = disk.paths().into_iter().find(is_log).expect("an archived file");
-    make_newer(&disk, &archived, 0);
+    make_newer(&disk, &archived, 0, true);
     match replay(&disk) {
         Err(ArchiveError::Store(Error::FormatTooNew { path, found: 2, newest: 1 })) => assert_eq!(path, archived),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_rotten_number_of_a_format_is_damage_and_no_newer_format() {
+    let clock = SimClock::new(NOW_MS + 60_000);
+    let blocks = Path::new(DIRECTORY).join("store.blocks");
+    let disk = disk_of("blocks-1.txt");
+    // The newest superblock is the one that the log names: without it the store does not open.
+    let newest = BlockFile::open_read_only(&disk, &blocks).expect("sound").found().newest.0 % 2;
+    make_newer(&disk, &blocks, newest as usize * 4096, false);
+    match open(&disk, &clock).map(drop) {
+        Err(Error::Corrupt { path, .. }) => assert_eq!(path, blocks),
+        other => panic!("{other:?}"),
+    }
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|suffix| suffix == "log");
+    // Each file of the log has two heads; one will do.
+    let rot_heads = |disk: &SimDisk| {
+        let path = disk.paths().into_iter().find(is_log).expect("a log file");
+        [0, 2048].map(|place| make_newer(disk, &path, place, false));
+        path
+    };
+    let disk = disk_of("log-1.txt");
+    let log = rot_heads(&disk);
+    match open(&disk, &clock).map(drop) {
+        Err(Error::Corrupt { path, .. }) => assert_eq!(path, log),
+        other => panic!("{other:?}"),
+    }
+    let disk = disk_of("archive-1.txt");
+    rot_heads(&disk);
+    // It is the only one of its line.
+    assert!(matches!(replay(&disk), Err(ArchiveError::NoLine { .. })));
 }
 
 #[test]

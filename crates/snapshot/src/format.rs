@@ -21,8 +21,9 @@
 //!
 //! Little-endian; every crc is CRC-32C. The crc of a frame is over its first 12 bytes and its payload, and goes on from
 //! the crc of the frame before, the first one's from the header's: a frame that is missing, repeated or of another
-//! snapshot is seen. A snapshot without its end frame is not complete. Magic and format keep their places in every
-//! format to come.
+//! snapshot is seen. A snapshot without its end frame is not complete. The first 16 bytes and the length of the map keep
+//! their places and meaning in every format to come, so that a newer one is told from a number that has rotted: it fits its
+//! crc. What a newer header has more stands between byte 120 and the map.
 //!
 //! - *Cut version*: every change up to it is in the snapshot, none after it.
 //! - *Log position*: the log of the store goes on from there; records up to the cut may stand behind it as well.
@@ -34,6 +35,8 @@ use crate::error::SnapshotError;
 pub const FORMAT: u16 = 1;
 /// Bytes of the header without the database map.
 pub const HEADER_BYTES: usize = 120;
+/// Most bytes that the header of a newer format may have more.
+const HEADER_BYTES_MORE_MAX: usize = 4096;
 /// Most bytes of the database map.
 pub const DATABASES_BYTES_MAX: usize = 64 * 1024;
 /// Bytes before the payload of a frame.
@@ -110,39 +113,43 @@ impl Header {
         bytes
     }
 
-    /// Bytes of the map that follows the fixed part of a header.
+    /// Bytes of the header that follow its fixed part: the map, and before it what a newer format has more.
     ///
     /// # Errors
-    /// `NotASnapshot`, `TooNew`, `Damaged`.
-    pub(crate) fn map_bytes(fixed: &[u8; HEADER_BYTES]) -> Result<usize, SnapshotError> {
+    /// `NotASnapshot`, `Damaged`.
+    pub(crate) fn bytes_after(fixed: &[u8; HEADER_BYTES]) -> Result<usize, SnapshotError> {
         let mut fields = Fields(fixed);
         if fields.array::<8>() != MAGIC {
             return Err(SnapshotError::NotASnapshot);
         }
         let _crc = fields.u32();
         let (format, bytes) = (fields.u16(), fields.u16());
-        if format > FORMAT {
-            return Err(SnapshotError::TooNew { found: format, newest: FORMAT });
-        }
         let map_bytes = Fields(fixed.get(MAP_BYTES_AT..).unwrap_or_default()).u32() as usize;
-        if format == 0 || usize::from(bytes) != HEADER_BYTES || map_bytes > DATABASES_BYTES_MAX {
-            return Err(DAMAGED_HEADER);
+        let more = usize::from(bytes).checked_sub(HEADER_BYTES).filter(|more| *more == 0 || format > FORMAT);
+        match more {
+            Some(more) if format > 0 && more <= HEADER_BYTES_MORE_MAX && map_bytes <= DATABASES_BYTES_MAX => {
+                Ok(more + map_bytes)
+            }
+            _ => Err(DAMAGED_HEADER),
         }
-        Ok(map_bytes)
     }
 
     /// Reads a whole header; returns its crc as well.
     ///
     /// # Errors
-    /// As [`Header::map_bytes`].
+    /// `NotASnapshot`, `Damaged`; `TooNew` for a header of a newer format that fits its crc.
     pub(crate) fn decode(fixed: &[u8; HEADER_BYTES], map: &[u8]) -> Result<(Header, u32), SnapshotError> {
-        if Header::map_bytes(fixed)? != map.len() {
+        if Header::bytes_after(fixed)? != map.len() {
             return Err(DAMAGED_HEADER);
         }
         let found = Fields(fixed.get(CRC_AT..).unwrap_or_default()).u32();
         let covered = crc32c::crc32c(fixed.get(FORMAT_AT..).unwrap_or_default());
         if crc32c::crc32c_append(covered, map) != found {
             return Err(DAMAGED_HEADER);
+        }
+        let format = Fields(fixed.get(FORMAT_AT..).unwrap_or_default()).u16();
+        if format > FORMAT {
+            return Err(SnapshotError::TooNew { found: format, newest: FORMAT });
         }
         let mut fields = Fields(fixed.get(FORMAT_AT + 4..).unwrap_or_default());
         let header = Header {

@@ -40,7 +40,7 @@ impl<R: Read> Reader<R> {
             let incomplete = SnapshotError::Incomplete { offset: read as u64 };
             return Err(if begins { incomplete } else { SnapshotError::NotASnapshot });
         }
-        let mut map = vec![0; Header::map_bytes(&fixed)?];
+        let mut map = vec![0; Header::bytes_after(&fixed)?];
         let read = fill(&mut input, &mut map)?;
         if read < map.len() {
             return Err(SnapshotError::Incomplete { offset: (HEADER_BYTES + read) as u64 });

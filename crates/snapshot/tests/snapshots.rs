@@ -82,10 +82,19 @@ fn a_snapshot_that_breaks_off_anywhere_is_incomplete() {
 }
 
 #[test]
-fn a_newer_format_is_named() {
-    let mut bytes = pieces(&[]).concat();
-    bytes[12] = 9;
-    let error = read(&bytes).unwrap_err();
+fn a_newer_format_is_named_and_told_from_a_rotten_number() {
+    let pieces = pieces(&[]);
+    let mut header = pieces[0].clone();
+    header[12] = 9;
+    let error = read(&[header.clone(), pieces[1].clone()].concat()).unwrap_err();
+    assert!(matches!(error, SnapshotError::Damaged { offset: 0, .. }), "{error}");
+    // A newer header has more between what is known and the map.
+    let more = b"something new".len();
+    header.splice(120..120, *b"something new");
+    header[14] += more as u8;
+    let crc = crc32c::crc32c(&header[12..]);
+    header[8..12].copy_from_slice(&crc.to_le_bytes());
+    let error = read(&[header, pieces[1].clone()].concat()).unwrap_err();
     assert!(matches!(error, SnapshotError::TooNew { found: 9, newest: 1 }), "{error}");
 }
 

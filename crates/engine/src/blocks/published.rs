@@ -8,12 +8,13 @@ use std::sync::Arc;
 use super::device::{Device, read_up_to};
 use super::dictionary::Dictionary;
 use super::format::manifest::{self, BlockRef, LeafRef, Manifest};
-use super::format::superblock::{FORMAT, ManifestRef, SUPERBLOCK_BYTES, Superblock, SuperblockRead};
+use super::format::superblock::{FORMAT, ManifestRef, Superblock, SuperblockRead};
 use super::format::table::{self, entries_per_page};
 use super::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, BlockKind, SUPERBLOCKS};
 use super::table::{BlockTable, page_count};
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
+use crate::head::HEAD_BYTES_MAX;
 use crate::version::Version;
 
 /// What the two superblocks of a file said when it was opened.
@@ -55,7 +56,8 @@ pub(crate) fn find_superblock(file: &dyn DiskFile, path: &Path) -> Result<(Super
 /// The superblocks that are valid, the newest first.
 pub(super) fn valid_superblocks(file: &dyn DiskFile, path: &Path) -> Result<Vec<Superblock>> {
     let read = |offset: u32| -> Result<Option<Superblock>> {
-        let mut bytes = [0; SUPERBLOCK_BYTES];
+        // A newer format may have a longer one.
+        let mut bytes = [0; HEAD_BYTES_MAX];
         let count =
             read_up_to(file, &mut bytes, u64::from(offset)).map_err(|source| Error::io("read", path, source))?;
         match Superblock::decode(bytes.get(..count).unwrap_or_default()) {

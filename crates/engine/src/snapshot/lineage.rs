@@ -7,7 +7,7 @@
 //!   48 fork version u64  56 birth version u64          64 zeros u64
 //! ```
 //!
-//! Little-endian, CRC-32C. Up to the *fork version* the store's past is its parent's. Every version of its own is above
+//! Little-endian, CRC-32C; the first 16 bytes as `head` says. Up to the *fork version* the store's past is its parent's. Every version of its own is above
 //! the *birth version*, which is above every version of the parent that was known then: so a version, and a moment,
 //! belongs to one of the two. The file is made once and never changed.
 
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+use crate::head::{self, HeadRead};
 use crate::log::archive::StoreId;
 use crate::version::Version;
 
@@ -61,14 +62,12 @@ impl Lineage {
         let damaged = |what| Error::Corrupt { path: path.to_owned(), offset: 0, what };
         let field = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk::<8>().copied()).unwrap_or_default();
         let id = |at: usize| StoreId(bytes.get(at..).and_then(|rest| rest.first_chunk().copied()).unwrap_or_default());
-        let [c0, c1, c2, c3, f0, f1, ..] = field(8);
-        let format = u16::from_le_bytes([f0, f1]);
-        if field(0) == MAGIC && format > FORMAT {
-            return Err(Error::FormatTooNew { path: path.to_owned(), found: format, newest: FORMAT });
-        }
-        let crc = crc32c::crc32c(bytes.get(12..).unwrap_or_default());
-        if bytes.len() != BYTES || field(0) != MAGIC || crc != u32::from_le_bytes([c0, c1, c2, c3]) {
-            return Err(damaged("it does not fit its checksum"));
+        match head::read(bytes, MAGIC, FORMAT) {
+            HeadRead::Known(BYTES) if bytes.len() == BYTES => {}
+            HeadRead::TooNew(found) => {
+                return Err(Error::FormatTooNew { path: path.to_owned(), found, newest: FORMAT });
+            }
+            HeadRead::Known(_) | HeadRead::None => return Err(damaged("it does not fit its checksum")),
         }
         let version = |at| Version(u64::from_le_bytes(field(at)));
         Ok(Lineage { store_id: id(16), parent: id(32), fork: version(48), birth: version(56) })

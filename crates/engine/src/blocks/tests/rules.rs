@@ -159,6 +159,8 @@ fn a_newer_format_is_refused_by_name() {
     let disk = MemoryDisk::default();
     create(&disk, &auto());
     disk.change(PATH, |bytes| bytes[12] = 2);
+    assert!(matches!(open(&disk), Err(Error::Corrupt { offset: 0, .. })), "its number has rotted");
+    disk.change(PATH, |bytes| crate::head::seal(&mut bytes[..256]));
     assert!(matches!(open(&disk), Err(Error::FormatTooNew { found: 2, newest: 1, .. })));
 }
 

@@ -317,7 +317,10 @@ fn a_file_of_another_store_is_named() {
 #[test]
 fn a_newer_format_is_named() {
     let disk = disk_with(&[b"one"]);
-    put(&disk, &file(1), 12, &77u16.to_le_bytes());
+    let mut header = header_of(&disk, &file(1)).encode();
+    header[12] = 77;
+    crate::head::seal(&mut header);
+    put(&disk, &file(1), 0, &header);
     match TestLog::try_open(&disk).map(|log| log.replayed) {
         Err(Error::FormatTooNew { path, found: 77, newest: 1 }) => assert_eq!(path, file(1)),
         other => panic!("not refused as too new: {other:?}"),

@@ -61,11 +61,12 @@ impl Swap {
         let (crc, covered) = rest.split_first_chunk().ok_or_else(damaged)?;
         let (format, mut rest) = covered.split_first_chunk().ok_or_else(damaged)?;
         let format = u16::from_le_bytes(*format);
-        if *magic == MAGIC && format > FORMAT {
-            return Err(Error::FormatTooNew { path: path.to_owned(), found: format, newest: FORMAT });
-        }
-        if *magic != MAGIC || crc32c::crc32c(covered) != u32::from_le_bytes(*crc) {
+        // A crc that is wrong is damage, whatever the number of the format has become.
+        if *magic != MAGIC || crc32c::crc32c(covered) != u32::from_le_bytes(*crc) || format == 0 {
             return Err(damaged());
+        }
+        if format > FORMAT {
+            return Err(Error::FormatTooNew { path: path.to_owned(), found: format, newest: FORMAT });
         }
         let number = |rest: &mut &[u8]| {
             let (number, after) = rest.split_first_chunk()?;
