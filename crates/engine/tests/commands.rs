@@ -473,3 +473,35 @@ fn a_nil_from_exec_because_a_key_expired_waits_for_its_removal() {
     assert!(fixture.session.replies.waits_for(commit).is_some());
     assert_eq!(fixture.session.take(), "*-1\r\n");
 }
+
+/// Each key that is there all the time is shown once, whatever others do meanwhile, and nothing that never was there.
+#[test]
+fn keys_shows_all_that_stays_while_others_write() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(options(directory.path(), &HandClock::at(1_800_000_000_000))).expect("a new store");
+    (0..500u32).for_each(|number| _ = store.put(format!("stays:{number}").as_bytes(), b"x").expect("a put"));
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut session = Session::new(&store);
+            for number in 0.. {
+                session.run(&[&format!("SET comes:{number} x"), &format!("DEL comes:{}", number / 2)]);
+                session.run_now(&format!("RENAME comes:{number} comes:{}", number + 1));
+                if ended.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        let mut session = Session::new(&store);
+        for _ in 0..50 {
+            let reply = session.run(&["KEYS *"]);
+            let mut stays: Vec<&str> = reply.lines().filter(|line| line.starts_with("stays:")).collect();
+            let others = reply.lines().filter(|line| line.starts_with("comes:")).count();
+            stays.sort_unstable();
+            stays.dedup();
+            assert_eq!(stays.len(), 500);
+            assert!(reply.starts_with(&format!("*{}\r\n", stays.len() + others)), "{}", &reply[..20]);
+        }
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}

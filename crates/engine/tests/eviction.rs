@@ -358,3 +358,20 @@ fn readers_and_writers_at_once_stay_within_the_limit_and_see_whole_values() {
     assert!(hot >= 95, "{hot} of 100 that are written again and again");
     store.close().expect("a close");
 }
+
+#[test]
+fn what_a_client_without_touch_looks_at_counts_as_unused_but_for_touch() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(limited(directory.path(), 0, EvictionPolicy::AllKeysLfu)).expect("a new store");
+    let mut session = Session::new(&store);
+    session.run(&["SET key 1"]);
+    // They only ask about it, for everybody.
+    session.run(&["EXISTS key", "TTL key", "PEXPIRETIME key", "TYPE key", "OBJECT ENCODING key"]);
+    assert_eq!(session.run(&["OBJECT FREQ key"]), ":0\r\n");
+    session.caller.no_touch = true;
+    session.run(&["GET key", "GETRANGE key 0 1", "INCR key", "APPEND key 2", "EXPIRE key 1000", "SET key 3"]);
+    assert_eq!(session.transaction(&["GET key", "OBJECT FREQ key"], &[]), "*2\r\n$1\r\n3\r\n:0\r\n");
+    assert_eq!(session.run(&["TOUCH key", "OBJECT FREQ key"]), ":1\r\n:1\r\n");
+    session.caller.no_touch = false;
+    assert_eq!(session.run(&["GET key", "OBJECT FREQ key"]), "$1\r\n3\r\n:2\r\n");
+}

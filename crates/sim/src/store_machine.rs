@@ -85,7 +85,7 @@ impl StoreMachine {
         transaction: bool,
         level: Durability,
     ) -> Option<(Vec<u8>, Version)> {
-        let caller = Caller { database: number as u32, protocol: Protocol::Resp2, level, waited: 0 };
+        let caller = Caller { database: number as u32, protocol: Protocol::Resp2, level, no_touch: false, waited: 0 };
         let mut replies = Replies::new();
         for _ in 0..ROOM_ASKED_MAX {
             let done = match transaction {
@@ -216,7 +216,7 @@ impl StoreMachine {
         let (buffer, ranges) = joined(words.iter().copied());
         let row = lookup(words[0]).expect("the command exists");
         let batch = [Planned { command: row, first_range: 0, ranges: ranges.len() as u32 }];
-        let caller = Caller { database: number as u32, protocol: Protocol::Resp2, level, waited: 0 };
+        let caller = Caller { database: number as u32, protocol: Protocol::Resp2, level, no_touch: false, waited: 0 };
         let mut replies = Replies::new();
         for _ in 0..ROOM_ASKED_MAX {
             if self.executor.run(&caller, &buffer, &ranges, &batch, &mut replies).done == 1 {

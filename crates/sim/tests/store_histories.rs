@@ -172,7 +172,13 @@ fn every_reply_that_tells_of_an_uncommitted_removal_waits_for_it() {
 fn a_nil_transaction_waits_for_the_change_that_made_it_nil() {
     let machine = new_store();
     let mut executor = Executor::new(&machine.store);
-    let caller = Caller { database: 0, protocol: bowline_resp::Protocol::Resp2, level: Durability::Always, waited: 0 };
+    let caller = Caller {
+        database: 0,
+        protocol: bowline_resp::Protocol::Resp2,
+        level: Durability::Always,
+        no_touch: false,
+        waited: 0,
+    };
     let watched = [executor.watch(&caller, b"key")];
     let mut machine = machine;
     let (_, version) = machine.ask(0, &[b"SET", b"key", b"changed"], Durability::Always);
@@ -273,7 +279,13 @@ fn a_transaction_is_whole_or_absent() {
         let set = bowline::command::lookup(b"SET").expect("SET exists");
         assert!(transaction.push(set, bowline_resp::Args::new(buffer.as_bytes(), &ranges)));
     }
-    let caller = Caller { database: 0, protocol: bowline_resp::Protocol::Resp2, level: Durability::Always, waited: 0 };
+    let caller = Caller {
+        database: 0,
+        protocol: bowline_resp::Protocol::Resp2,
+        level: Durability::Always,
+        no_touch: false,
+        waited: 0,
+    };
     executor.transaction(&caller, &transaction, &[], &mut Replies::new());
     machine.clock.advance(Duration::from_millis(5));
     for _ in 0..3 {

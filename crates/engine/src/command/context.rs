@@ -11,6 +11,7 @@ use crate::effect::Effect;
 use crate::keyspace::entry::{EntryRef, Value};
 use crate::keyspace::{DatabaseId, DatabaseTable, EvictionPolicy, Hold, SegmentSet};
 use crate::version::Version;
+use std::ops::ControlFlow;
 
 /// A key whose hash is already known, because it was needed to choose the locks.
 #[derive(Clone, Copy)]
@@ -39,6 +40,8 @@ pub struct Context<'p> {
     pub(crate) value_bytes_max: usize,
     /// Which entries go when memory is short: some policies want to know what is used.
     pub(crate) policy: EvictionPolicy,
+    /// Whether what the caller looks at counts as used.
+    pub(crate) counts_uses: bool,
     /// The keys of this command that were hashed already, in order.
     pub(crate) planned: &'p [PlannedKey],
     /// The newest version that the reply tells of; `Version::MAX` for the command's own.
@@ -89,20 +92,40 @@ impl<'a> View<'a, '_> {
     /// `MetExpired`, for the executor.
     #[inline]
     pub fn find(&mut self, key: &[u8]) -> Result<Option<EntryRef<'a>>, CommandError> {
+        let found = self.look(key)?;
+        if let Some(entry) = found.filter(|_| self.context.counts_uses) {
+            entry.note_use(|| self.context.next_random());
+        }
+        Ok(found)
+    }
+
+    /// As [`View::find`], and a use even where the caller's lookups are none.
+    ///
+    /// # Errors
+    /// `MetExpired`, for the executor.
+    pub fn touch(&mut self, key: &[u8]) -> Result<Option<EntryRef<'a>>, CommandError> {
+        let found = self.look(key)?;
+        if let Some(entry) = found.filter(|_| self.context.policy.counts_uses()) {
+            entry.note_use(|| self.context.next_random());
+        }
+        Ok(found)
+    }
+
+    /// As [`View::find`], but no use: for what only asks about a key.
+    ///
+    /// # Errors
+    /// `MetExpired`, for the executor.
+    #[inline]
+    pub fn look(&mut self, key: &[u8]) -> Result<Option<EntryRef<'a>>, CommandError> {
         let found = self.peek(key)?;
         match found {
-            Some(entry) => {
-                self.context.hits += 1;
-                if self.context.policy.counts_uses() {
-                    entry.note_use(|| self.context.next_random());
-                }
-            }
+            Some(_) => self.context.hits += 1,
             None => self.context.misses += 1,
         }
         Ok(found)
     }
 
-    /// As [`View::find`], but not counted as a hit or miss.
+    /// As [`View::look`], but not counted as a hit or miss.
     #[inline]
     pub fn peek(&mut self, key: &[u8]) -> Result<Option<EntryRef<'a>>, CommandError> {
         let keyspace = self.hold.keyspace();
@@ -143,6 +166,40 @@ impl<'a> View<'a, '_> {
             }
         }
         Ok(tables)
+    }
+
+    /// Shows the tables of the caller's database, segment by segment from `first` on, until `visit` breaks off. A segment
+    /// that the command does not hold is held while its table is shown.
+    ///
+    /// # Errors
+    /// `MetExpired`, for the executor, when an entry of a table has expired.
+    pub fn visit_tables(
+        &mut self,
+        first: usize,
+        mut visit: impl FnMut(usize, &DatabaseTable) -> ControlFlow<()>,
+    ) -> Result<(), CommandError> {
+        let keyspace = self.hold.keyspace();
+        debug_assert!(keyspace.all_loaded(), "all is loaded before a whole database is looked at");
+        self.context.depend_on(self.context.last_version);
+        for segment in first..keyspace.segment_count() {
+            let own;
+            let hold = if self.hold.held().contains(segment) {
+                self.hold
+            } else {
+                own = keyspace.hold(SegmentSet::one(segment), SegmentSet::EMPTY);
+                &own
+            };
+            // Which database has the number cannot change while any segment is held.
+            let id = keyspace.databases.id(self.context.database);
+            let Some(table) = hold.table(segment, id) else { continue };
+            if table.deadline() <= self.context.now_ms {
+                return Err(CommandError::MetExpired);
+            }
+            if visit(segment, table).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The store's time, milliseconds since the Unix epoch.
@@ -220,7 +277,7 @@ impl Change<'_, '_, '_> {
         match &found {
             Some(entry) => {
                 self.context.hits += 1;
-                if self.context.policy.counts_uses() {
+                if self.context.counts_uses {
                     entry.note_use(|| self.context.next_random());
                 }
                 self.context.depends = self.context.depends.max(entry.version()).max(newest_exchange);
@@ -247,7 +304,7 @@ impl Change<'_, '_, '_> {
     /// Writes a value in database `number`.
     pub fn put_in(&mut self, number: u32, key: &[u8], value: Value<'_>, expiry: Expiry) {
         self.remove_if_due(number, key);
-        if expiry != Expiry::Keep && self.context.policy.counts_uses() {
+        if expiry != Expiry::Keep && self.context.counts_uses {
             self.note_use(number, key);
         }
         let expire_at = match expiry {

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::keyspace::table::TableCursor;
 use bowline_resp::{Args, Reply};
+use std::ops::ControlFlow;
 
 const fn row(
     name: &'static str,
@@ -20,6 +21,7 @@ const fn row(
 }
 
 const READS: (Group, Flags) = (Group::Generic, Flags::NONE);
+const READS_BY_SEGMENT: (Group, Flags) = (Group::Generic, Flags::BY_SEGMENT);
 const EMPTIES: (Group, Flags) = (Group::Server, Flags::FREES.with(Flags::DANGEROUS));
 
 /// The rows of this file.
@@ -32,11 +34,18 @@ pub(super) static COMMANDS: &[Command] = &[
         "Returns the number of keys in the database.",
         Run::Read(dbsize),
     ),
-    row("keys", Arity::Exactly(2), READS, "pattern", "Returns all keys that match a pattern.", Run::Read(keys)),
+    row(
+        "keys",
+        Arity::Exactly(2),
+        READS_BY_SEGMENT,
+        "pattern",
+        "Returns all keys that match a pattern.",
+        Run::Read(keys),
+    ),
     row(
         "scan",
         Arity::AtLeast(2),
-        READS,
+        READS_BY_SEGMENT,
         "cursor [MATCH pattern] [COUNT count] [TYPE type]",
         "Returns some of the keys and where to go on.",
         Run::Read(scan),
@@ -76,12 +85,23 @@ fn dbsize(view: &mut View<'_, '_>, _: Args<'_>, reply: &mut Reply<'_>) -> Outcom
 
 fn keys(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let pattern = Pattern::new(args.at(1));
-    let tables = view.tables()?;
-    let entries = || tables.iter().flat_map(|(_, table)| table.entries().iter());
-    let matching: Vec<&[u8]> =
-        entries().map(|entry| entry.key()).filter(|key| pattern.matches_all() || pattern.matches(key)).collect();
+    let (mut matching, mut bytes) = (Vec::new(), Vec::new());
+    view.visit_tables(0, |_, table| {
+        table.entries().visit_all(|entry| {
+            if pattern.matches_all() || pattern.matches(entry.key()) {
+                bytes.extend_from_slice(entry.key());
+                matching.push(entry.key().len());
+            }
+        });
+        ControlFlow::Continue(())
+    })?;
     reply.array(matching.len());
-    matching.iter().for_each(|key| reply.bulk(key));
+    let mut rest = bytes.as_slice();
+    for length in matching {
+        let (key, after) = rest.split_at(length);
+        reply.bulk(key);
+        rest = after;
+    }
     Ok(())
 }
 
@@ -143,7 +163,7 @@ fn scan(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outco
     let options = ScanOptions::parse(args)?;
     let (first, mut at) = unpack_cursor(cursor);
     let (mut visited, mut found, mut next) = (0, Vec::new(), 0);
-    for (segment, table) in view.tables()?.into_iter().filter(|(segment, _)| *segment >= first) {
+    view.visit_tables(first, |segment, table| {
         let mut place = Some(if segment == first { std::mem::take(&mut at) } else { TableCursor::default() });
         while let Some(from) = place
             && visited < options.count
@@ -160,9 +180,10 @@ fn scan(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outco
                 Some(place) => pack_cursor(segment, place),
                 None => pack_cursor(segment + 1, TableCursor::default()),
             };
-            break;
+            return ControlFlow::Break(());
         }
-    }
+        ControlFlow::Continue(())
+    })?;
     reply.array(2);
     reply.bulk(next.to_string().as_bytes());
     reply.array(found.len());

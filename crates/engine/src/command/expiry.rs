@@ -139,7 +139,7 @@ fn tell_expiry(
     tell: impl FnOnce(u64, u64) -> u64,
 ) -> Outcome {
     let now_ms = view.now_ms();
-    reply.integer(match view.find(args.at(1))?.map(|entry| entry.expire_at()) {
+    reply.integer(match view.look(args.at(1))?.map(|entry| entry.expire_at()) {
         None => -2,
         Some(None) => -1,
         Some(Some(at)) => tell(at, now_ms) as i64,

@@ -60,8 +60,8 @@ pub(super) static COMMANDS: &[Command] = &[
         KeyPositions::EVERY,
         Flags::FAST,
         "key [key ...]",
-        "Counts how many of the keys exist; the time of last access is not kept.",
-        Run::Read(exists),
+        "Counts how many of the keys exist, and counts it as a use of each.",
+        Run::Read(touch),
     )
     .blind(),
     row(
@@ -141,7 +141,16 @@ fn del(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -
 fn exists(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let mut count = 0;
     for key in args.from(1).iter() {
-        count += i64::from(view.find(key)?.is_some());
+        count += i64::from(view.look(key)?.is_some());
+    }
+    reply.integer(count);
+    Ok(())
+}
+
+fn touch(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let mut count = 0;
+    for key in args.from(1).iter() {
+        count += i64::from(view.touch(key)?.is_some());
     }
     reply.integer(count);
     Ok(())
@@ -280,7 +289,7 @@ fn object(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Out
                 "FREQ <key>",
                 "    Return how often <key> is used, from 0 to 7 on a scale of powers of two; needs an LFU policy.",
                 "IDLETIME <key>",
-                "    Return the seconds since <key> was last written; reads are not tracked.",
+                "    Return the seconds since <key> was last written, the most it can have been idle; reads are not timed.",
                 "REFCOUNT <key>",
                 "    Return the number of references to the value of <key>.",
                 "HELP",

@@ -91,6 +91,8 @@ impl Flags {
     pub const NO_AUTH: Flags = Flags(1 << 6);
     /// Not allowed between MULTI and EXEC.
     pub const NO_MULTI: Flags = Flags(1 << 7);
+    /// Reads a whole database segment by segment, and all at once only in a transaction.
+    pub const BY_SEGMENT: Flags = Flags(1 << 11);
     /// Its first argument is the name of a subcommand.
     pub const CONTAINER: Flags = Flags(1 << 8);
 

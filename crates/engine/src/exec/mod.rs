@@ -3,8 +3,9 @@
 //! ```text
 //!  pipelined commands --+-- a group of keyed commands: room in the log, one hold of all their segments,
 //!                       |   prefetch all buckets, then all entries, then run one after another
-//!                       \-- a unit: a transaction, a command over whole databases, or one that needs more locks or
-//!                           room than its arguments show
+//!                       |-- a unit: a transaction, a command over whole databases, or one that needs more locks or
+//!                       |   room than its arguments show
+//!                       \-- KEYS and SCAN by themselves: one segment after another (`by_segment`)
 //!  each write: effects -> one record in the log -> its version is stamped on what it changed -> reply held for it
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! (`values`); the same for keys in a segment that is not loaded yet (`segments`). Not here: bytes of connections (crate
 //! `server`), what commands do (`command`).
 
+mod by_segment;
 mod laps;
 mod replies;
 mod segments;
@@ -31,6 +33,7 @@ use crate::log::{self, Admission, Log, RoomClass};
 use crate::store::{Fetch, MemoryRoom, Store, Waker};
 use crate::version::Version;
 use bowline_resp::{ArgRange, Args, Protocol};
+use by_segment::is_by_segment;
 use laps::Laps;
 use std::sync::Arc;
 
@@ -55,6 +58,8 @@ pub struct Caller {
     pub protocol: Protocol,
     /// When its replies may leave.
     pub level: Durability,
+    /// What it looks at does not count as used, unless by TOUCH (CLIENT NO-TOUCH).
+    pub no_touch: bool,
     /// How often it has waited for values for the command that it runs first.
     pub waited: u8,
 }
@@ -221,7 +226,7 @@ impl Executor {
                     done += count;
                     self.fetch = None;
                 }
-                Some(_) | None => match self.run_unit(&request, &rest[..1], &[], false, replies) {
+                Some(_) | None => match self.run_alone(&request, &rest[..1], replies) {
                     TransactionEnd::Done => {
                         done += 1;
                         // What was fetched for it may leave memory again.
@@ -238,6 +243,14 @@ impl Executor {
             self.laps.lap(done, &*self.store.options().clock);
         }
         RunEnd { done, stopped: None }
+    }
+
+    /// Runs the one command of `unit`.
+    fn run_alone(&mut self, request: &Request<'_>, unit: &[Planned], replies: &mut Replies) -> TransactionEnd {
+        match unit {
+            [planned] if is_by_segment(planned) => self.run_by_segment(request, planned, replies),
+            _ => self.run_unit(request, unit, &[], false, replies),
+        }
     }
 
     /// Runs a group under one hold, `before` commands of the run being done. Returns how many commands of it it has done;
@@ -360,12 +373,14 @@ impl Told {
 }
 
 fn context<'p>(store: &Store, request: &Request<'_>, planned: &'p [PlannedKey], random: u64) -> Context<'p> {
+    let policy = store.eviction_policy();
     Context {
         database: request.caller.database,
         databases: store.databases(),
         now_ms: request.now_ms,
         value_bytes_max: store.value_bytes_max(),
-        policy: store.eviction_policy(),
+        policy,
+        counts_uses: policy.counts_uses() && !request.caller.no_touch,
         planned,
         depends: Version::ZERO,
         last_version: store.log().last_version(),

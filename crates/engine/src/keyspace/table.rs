@@ -308,6 +308,12 @@ impl Table {
         hand.bucket = ((random as u32 as usize) * buckets) >> 32;
     }
 
+    /// Shows every entry to `visit`, in no order; entries a little ahead are fetched.
+    pub fn visit_all<'a>(&'a self, mut visit: impl FnMut(EntryRef<'a>)) {
+        let mut hand = TableHand::default();
+        while !self.visit_bucket(&mut hand, |entry, _| visit(entry)) {}
+    }
+
     /// All entries, in no order.
     pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_>> {
         let buckets = self.subtables.iter().flat_map(|subtable| &subtable.buckets);

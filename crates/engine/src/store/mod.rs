@@ -400,6 +400,7 @@ impl Store {
             now_ms,
             value_bytes_max: self.value_bytes_max(),
             policy: self.eviction_policy(),
+            counts_uses: false,
             planned: &[],
             depends: Version::ZERO,
             last_version: self.shared.log.last_version(),

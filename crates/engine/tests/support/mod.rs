@@ -64,7 +64,8 @@ pub struct Session {
 
 impl Session {
     pub fn new(store: &Store) -> Session {
-        let caller = Caller { database: 0, protocol: Protocol::Resp2, level: Durability::Always, waited: 0 };
+        let caller =
+            Caller { database: 0, protocol: Protocol::Resp2, level: Durability::Always, no_touch: false, waited: 0 };
         Session { store: store.clone(), executor: Executor::new(store), replies: Replies::new(), caller }
     }
 

@@ -412,6 +412,7 @@ impl Session {
 
     pub(crate) fn caller(&self, bench: &Workbench) -> Caller {
         let level = self.level.unwrap_or(bench.default_level);
-        Caller { database: self.database, protocol: self.protocol, level, waited: self.waited }
+        let no_touch = self.client.no_touch.load(Relaxed);
+        Caller { database: self.database, protocol: self.protocol, level, no_touch, waited: self.waited }
     }
 }
