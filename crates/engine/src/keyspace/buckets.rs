@@ -11,6 +11,7 @@
 //! bucket an entry belongs to (`subtable`).
 
 use super::slot::{Bucket, SLOTS};
+use std::mem;
 use std::ops::{Index, IndexMut};
 
 /// Buckets of a page.
@@ -19,6 +20,7 @@ const PAGE: usize = 8;
 pub(super) const PAGE_SLOTS: usize = PAGE * SLOTS;
 
 type Page = [Bucket; PAGE];
+const EMPTY_PAGE: Page = [Bucket::EMPTY; PAGE];
 
 /// See the head of this file.
 #[derive(Default)]
@@ -27,7 +29,17 @@ pub(super) struct Buckets(Box<[Box<Page>]>);
 impl Buckets {
     /// `pages` pages of empty buckets.
     pub(super) fn of_pages(pages: usize) -> Buckets {
-        Buckets((0..pages).map(|_| Box::new([Bucket::EMPTY; PAGE])).collect())
+        Buckets((0..pages).map(|_| Box::new(EMPTY_PAGE)).collect())
+    }
+
+    /// Empties all buckets and keeps `pages` pages of them: some of those it has and as many new ones as it needs.
+    pub(super) fn empty_with(&mut self, pages: usize) {
+        let mut kept = mem::take(&mut self.0).into_vec();
+        kept.truncate(pages);
+        kept.iter_mut().for_each(|page| **page = EMPTY_PAGE);
+        kept.reserve_exact(pages - kept.len());
+        kept.resize_with(pages, || Box::new(EMPTY_PAGE));
+        self.0 = kept.into_boxed_slice();
     }
 
     /// How many there are.

@@ -106,10 +106,13 @@ impl Subtable {
         }
     }
 
-    /// Moves every slot into new pages with room for `entries`. Reads no entry.
+    /// Makes room for `entries`, which are those that it has at least, and moves every slot to where it belongs then. Reads
+    /// no entry.
     pub(super) fn rebuild(&mut self, entries: usize) {
-        let old = std::mem::replace(&mut self.buckets, Subtable::with_room(entries).buckets);
-        for slot in old.iter().flat_map(|bucket| bucket.0).filter(|slot| !slot.is_empty()) {
+        let mut slots = Vec::with_capacity(self.entries);
+        slots.extend(self.slots());
+        self.buckets.empty_with(entries.div_ceil(PAGE_ENTRIES));
+        for slot in slots {
             self.place(slot);
         }
     }

@@ -364,7 +364,8 @@ impl Table {
         let old = std::mem::take(&mut self.subtables[self.split]);
         let half = old.entries / 2 + old.entries / 32;
         let (mut stays, mut moves) = (Subtable::with_room(half), Subtable::with_room(half));
-        let slots: Vec<Slot> = old.slots().collect();
+        let mut slots = Vec::with_capacity(old.entries);
+        slots.extend(old.slots());
         for (index, &slot) in slots.iter().enumerate() {
             if let Some(ahead) = slots.get(index + 8) {
                 prefetch(ahead.pointer());
