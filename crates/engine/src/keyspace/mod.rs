@@ -15,6 +15,7 @@
 //! what commands mean (`command`), what is logged (`effect`).
 
 mod alarm;
+mod buckets;
 pub mod checkpoint;
 pub(crate) mod cold;
 mod database;

@@ -4,8 +4,8 @@
 //!  buckets of 64 bytes: 8 slots (see `slot`); home bucket = tag * buckets / 65536, then the next ones
 //! ```
 //!
-//! It grows and shrinks by size-class steps. Its entries' homes follow from their tags, so moving them inside it reads no
-//! entry. A lookup touches one bucket and one entry in nearly all cases.
+//! It grows by a page of buckets (see `buckets`), an empty one has none. Its entries' homes follow from their tags, so moving
+//! them inside it reads no entry. A lookup touches one bucket and one entry in nearly all cases.
 //!
 //! Invariant: between an entry's home bucket and the bucket it lies in, all buckets are full. So a lookup ends at the first
 //! bucket with an empty slot. A removal repairs the invariant by moving later entries back.
@@ -13,9 +13,10 @@
 //! Not here: which subtable an entry belongs to, and dropping entries that are still there (`table`).
 #![allow(unsafe_code)]
 
+use super::buckets::{Buckets, PAGE_SLOTS};
 use super::entry::{Entry, EntryRef};
 use super::mark::Mark;
-use super::slot::{Bucket, SLOTS, Slot};
+use super::slot::{SLOTS, Slot};
 
 /// Where a slot lies in a subtable.
 #[derive(Clone, Copy)]
@@ -24,30 +25,25 @@ pub(super) struct Place {
     pub(super) slot: usize,
 }
 
-/// See the head of this file.
-pub(super) struct Subtable {
-    pub(super) buckets: Vec<Bucket>,
-    pub(super) entries: usize,
-}
+/// Most entries that are put into a page: fifteen sixteenths of its slots. A lookup then ends in its first bucket in most
+/// cases, and in the next one in nearly all others.
+const PAGE_ENTRIES: usize = PAGE_SLOTS * 15 / 16;
 
-/// Numbers of buckets whose bytes are a size class of the usual allocators (four steps in each doubling).
-fn buckets_for(entries: usize) -> usize {
-    let wanted = (entries * 10).div_ceil(SLOTS * 9).max(1);
-    if wanted <= 8 {
-        return wanted;
-    }
-    let step = (wanted - 1).ilog2() - 2;
-    (((wanted - 1) >> step) + 1) << step
+/// See the head of this file.
+#[derive(Default)]
+pub(super) struct Subtable {
+    pub(super) buckets: Buckets,
+    pub(super) entries: usize,
 }
 
 impl Subtable {
     pub(super) fn with_room(entries: usize) -> Subtable {
-        Subtable { buckets: vec![Bucket::EMPTY; buckets_for(entries)], entries: 0 }
+        Subtable { buckets: Buckets::of_pages(entries.div_ceil(PAGE_ENTRIES)), entries: 0 }
     }
 
-    /// Most entries before it grows: nine tenths of its slots.
+    /// Most entries before it grows.
     pub(super) fn entries_max(&self) -> usize {
-        (self.buckets.len() * SLOTS * 9 / 10).max(1)
+        self.buckets.slots() / PAGE_SLOTS * PAGE_ENTRIES
     }
 
     pub(super) fn home(&self, tag: u16) -> usize {
@@ -68,7 +64,7 @@ impl Subtable {
     pub(super) fn find(&self, tag: u16, mut is_it: impl FnMut(EntryRef<'_>) -> bool) -> Option<Place> {
         let mut index = self.home(tag);
         for _ in 0..self.buckets.len() {
-            let bucket = &self.buckets[index];
+            let bucket = self.buckets.get(index)?;
             let mut bits = bucket.matches(tag);
             while bits != 0 {
                 let slot = bits.trailing_zeros() as usize;
@@ -87,15 +83,16 @@ impl Subtable {
         None
     }
 
-    /// Puts a slot in; returns by how many buckets the subtable grew.
+    /// Puts a slot in; returns by how many bytes the subtable grew.
     pub(super) fn insert(&mut self, slot: Slot) -> usize {
-        let before = self.buckets.len();
+        let before = self.buckets.memory_bytes();
         if self.entries + 1 > self.entries_max() {
-            self.rebuild(self.entries + 1 + self.entries / 16);
+            // A page; more only for one that is far beyond the usual size.
+            self.rebuild(self.entries + 1 + self.entries / 32);
         }
         self.place(slot);
         self.entries += 1;
-        self.buckets.len() - before
+        self.buckets.memory_bytes() - before
     }
 
     fn place(&mut self, slot: Slot) {
@@ -109,10 +106,13 @@ impl Subtable {
         }
     }
 
-    /// Moves every slot into a new array with room for `entries`. Reads no entry.
+    /// Makes room for `entries`, which are those that it has at least, and moves every slot to where it belongs then. Reads
+    /// no entry.
     pub(super) fn rebuild(&mut self, entries: usize) {
-        let old = std::mem::replace(&mut self.buckets, vec![Bucket::EMPTY; buckets_for(entries)]);
-        for slot in old.iter().flat_map(|bucket| bucket.0).filter(|slot| !slot.is_empty()) {
+        let mut slots = Vec::with_capacity(self.entries);
+        slots.extend(self.slots());
+        self.buckets.empty_with(entries.div_ceil(PAGE_ENTRIES));
+        for slot in slots {
             self.place(slot);
         }
     }
@@ -121,8 +121,8 @@ impl Subtable {
         let removed = std::mem::replace(&mut self.buckets[place.bucket].0[place.slot], Slot::EMPTY);
         self.entries -= 1;
         self.close_gap(place);
-        if self.buckets.len() > 1 && self.entries * 3 < self.buckets.len() * SLOTS {
-            self.rebuild(self.entries + self.entries / 4);
+        if self.entries * 2 <= self.entries_max().saturating_sub(PAGE_ENTRIES) || self.entries == 0 {
+            self.rebuild(self.entries + self.entries / 8);
         }
         // SAFETY: the slot was filled and has just been emptied, so this is its only copy.
         (unsafe { removed.take() }, removed.mark())
@@ -162,12 +162,12 @@ impl Subtable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
-    fn bucket_numbers_rise_in_size_classes() {
-        let sizes: BTreeSet<usize> = (1..1200).map(buckets_for).collect();
-        assert!(sizes.iter().all(|&n| n <= 8 || n % (1 << (n.ilog2() - 2)) == 0), "{sizes:?}");
-        assert!((1..1200).all(|n| Subtable::with_room(n).entries_max() >= n));
+    fn there_is_room_for_what_was_asked_and_less_than_a_page_more() {
+        for entries in 0..1200 {
+            let room = Subtable::with_room(entries).entries_max();
+            assert!((entries..entries + PAGE_ENTRIES).contains(&room), "{room} for {entries}");
+        }
     }
 }

@@ -21,7 +21,7 @@ use super::entry::{Entry, EntryRef};
 use super::hash::KeyHasher;
 use super::mark::Mark;
 use super::prefetch::prefetch;
-use super::slot::{Bucket, EntryMut, SLOTS, Slot, entry_ref};
+use super::slot::{EntryMut, Slot, entry_ref};
 use super::subtable::Subtable;
 use crate::limits::MOVE_BYTES_MAX;
 use crate::version::Version;
@@ -61,17 +61,16 @@ pub struct Table {
     split: usize,
     entries: usize,
     entry_bytes: usize,
-    /// Buckets of all subtables.
-    buckets: usize,
+    /// Memory of all subtables' buckets.
+    bucket_bytes: usize,
     /// Subtables are not joined at the moment.
     joins_held_off: bool,
 }
 
 impl Default for Table {
     fn default() -> Table {
-        let subtables = vec![Subtable::with_room(0)];
-        let buckets = subtables.iter().map(|subtable| subtable.buckets.len()).sum();
-        Table { subtables, level: 0, split: 0, entries: 0, entry_bytes: 0, buckets, joins_held_off: false }
+        let subtables = vec![Subtable::default()];
+        Table { subtables, level: 0, split: 0, entries: 0, entry_bytes: 0, bucket_bytes: 0, joins_held_off: false }
     }
 }
 
@@ -86,7 +85,7 @@ impl Table {
         let mut table = Table::default();
         table.level = count.ilog2();
         table.subtables = (0..count).map(|_| Subtable::with_room(entries / count)).collect();
-        table.buckets = table.subtables.iter().map(|subtable| subtable.buckets.len()).sum();
+        table.bucket_bytes = table.subtables.iter().map(|subtable| subtable.buckets.memory_bytes()).sum();
         table
     }
 
@@ -108,7 +107,7 @@ impl Table {
     /// Bytes of the table itself.
     #[inline]
     pub fn table_bytes(&self) -> usize {
-        self.buckets * size_of::<Bucket>() + self.subtables.capacity() * size_of::<Subtable>()
+        self.bucket_bytes + self.subtables.capacity() * size_of::<Subtable>()
     }
 
     fn subtable_index(&self, hash: u64) -> usize {
@@ -163,7 +162,7 @@ impl Table {
         self.entry_bytes += entry.borrow().allocated_bytes();
         self.entries += 1;
         let index = self.subtable_index(hash);
-        self.buckets += self.subtables[index].insert(Slot::new(entry, mark, tag_of(hash)));
+        self.bucket_bytes += self.subtables[index].insert(Slot::new(entry, mark, tag_of(hash)));
         if self.entries > self.subtables.len() * SUBTABLE_ENTRIES {
             self.split_one(hasher);
         }
@@ -173,9 +172,9 @@ impl Table {
     pub(super) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<(Entry, Mark)> {
         let index = self.subtable_index(hash);
         let place = self.subtables[index].find(tag_of(hash), |entry| entry.key() == key)?;
-        let before = self.subtables[index].buckets.len();
+        let before = self.subtables[index].buckets.memory_bytes();
         let (entry, mark) = self.subtables[index].remove(place);
-        self.buckets -= before - self.subtables[index].buckets.len();
+        self.bucket_bytes -= before - self.subtables[index].buckets.memory_bytes();
         self.entries -= 1;
         self.entry_bytes -= entry.borrow().allocated_bytes();
         let sparse = self.subtables.len() > 1 && self.entries < self.subtables.len() * SUBTABLE_ENTRIES_MIN;
@@ -192,7 +191,7 @@ impl Table {
 
     /// Number of slots of a subtable; `None` behind the last one.
     pub(super) fn slots_of(&self, subtable: usize) -> Option<usize> {
-        self.subtables.get(subtable).map(|subtable| subtable.buckets.len() * SLOTS)
+        self.subtables.get(subtable).map(|subtable| subtable.buckets.slots())
     }
 
     /// Shows the entries of a subtable whose mark is `wanted` to `visit`, which gives them a new mark or stops the pass.
@@ -220,7 +219,7 @@ impl Table {
 
     /// Gives every entry of a subtable a new mark. Reads no entry.
     pub(super) fn set_marks(&mut self, subtable: usize, mut change: impl FnMut(Mark) -> Mark) {
-        for bucket in &mut self.subtables[subtable].buckets {
+        for bucket in self.subtables[subtable].buckets.iter_mut() {
             for slot in bucket.0.iter_mut().filter(|slot| !slot.is_empty()) {
                 let (before, after) = (slot.mark(), change(slot.mark()));
                 if before != after {
@@ -247,14 +246,16 @@ impl Table {
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
         let subtable = &self.subtables[self.subtable_index(hash)];
-        prefetch(&subtable.buckets[subtable.home(tag_of(hash))]);
+        if let Some(bucket) = subtable.buckets.get(subtable.home(tag_of(hash))) {
+            prefetch(bucket);
+        }
     }
 
     /// Second half: the entries in the home bucket that carry the hash's tag.
     #[inline]
     pub fn prefetch_entries(&self, hash: u64) {
         let subtable = &self.subtables[self.subtable_index(hash)];
-        let bucket = &subtable.buckets[subtable.home(tag_of(hash))];
+        let Some(bucket) = subtable.buckets.get(subtable.home(tag_of(hash))) else { return };
         let mut bits = bucket.matches(tag_of(hash));
         while bits != 0 {
             prefetch(bucket.0[bits.trailing_zeros() as usize].pointer());
@@ -316,7 +317,7 @@ impl Table {
 
     /// All entries, in no order.
     pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_>> {
-        let buckets = self.subtables.iter().flat_map(|subtable| &subtable.buckets);
+        let buckets = self.subtables.iter().flat_map(|subtable| subtable.buckets.iter());
         buckets.flat_map(|bucket| &bucket.0).filter(|slot| !slot.is_empty()).map(entry_ref)
     }
 
@@ -366,10 +367,11 @@ impl Table {
     /// Divides the next subtable: linear hashing's step of growth.
     fn split_one(&mut self, hasher: &KeyHasher) {
         let new_bit = 1u64 << self.level;
-        let old = std::mem::replace(&mut self.subtables[self.split], Subtable::with_room(0));
-        let half = old.entries / 2 + old.entries / 16;
+        let old = std::mem::take(&mut self.subtables[self.split]);
+        let half = old.entries / 2 + old.entries / 32;
         let (mut stays, mut moves) = (Subtable::with_room(half), Subtable::with_room(half));
-        let slots: Vec<Slot> = old.slots().collect();
+        let mut slots = Vec::with_capacity(old.entries);
+        slots.extend(old.slots());
         for (index, &slot) in slots.iter().enumerate() {
             if let Some(ahead) = slots.get(index + 8) {
                 prefetch(ahead.pointer());
@@ -378,7 +380,8 @@ impl Table {
             let hash = hasher.hash(unsafe { slot.peek() }.key());
             let _ = if hash & new_bit == 0 { stays.insert(slot) } else { moves.insert(slot) };
         }
-        self.buckets = self.buckets + stays.buckets.len() + moves.buckets.len() - old.buckets.len();
+        let grown = stays.buckets.memory_bytes() + moves.buckets.memory_bytes();
+        self.bucket_bytes = self.bucket_bytes + grown - old.buckets.memory_bytes();
         self.subtables[self.split] = stays;
         self.subtables.push(moves);
         self.split += 1;
@@ -397,12 +400,12 @@ impl Table {
         self.split -= 1;
         let Some(last) = self.subtables.pop() else { return };
         let target = &mut self.subtables[self.split];
-        let before = target.buckets.len() + last.buckets.len();
-        target.rebuild((target.entries + last.entries) * 9 / 8);
+        let before = target.buckets.memory_bytes() + last.buckets.memory_bytes();
+        target.rebuild(target.entries + last.entries);
         for slot in last.slots() {
             target.insert(slot);
         }
-        self.buckets = self.buckets + target.buckets.len() - before;
+        self.bucket_bytes = self.bucket_bytes + target.buckets.memory_bytes() - before;
     }
 }
 
@@ -442,7 +445,8 @@ mod tests {
             assert_eq!(table.find(hasher.hash(entry.key()), entry.key()).map(|found| found.key()), Some(entry.key()));
         }
         assert_eq!(seen, table.len());
-        assert_eq!(table.buckets, table.subtables.iter().map(|subtable| subtable.buckets.len()).sum::<usize>());
+        let bytes = table.subtables.iter().map(|subtable| subtable.buckets.memory_bytes()).sum::<usize>();
+        assert_eq!(table.bucket_bytes, bytes);
         for subtable in &table.subtables {
             assert_eq!(subtable.slots().count(), subtable.entries);
             assert!(subtable.entries <= subtable.entries_max());
