@@ -395,7 +395,7 @@ fn a_rotten_number_of_a_format_is_damage_and_no_newer_format() {
     // Each file of the log has two heads; one will do.
     let rot_heads = |disk: &SimDisk| {
         let path = disk.paths().into_iter().find(is_log).expect("a log file");
-        [0, 2048].map(|place| make_newer(disk, &path, place, false));
+        [0, 2048].into_iter().for_each(|place| make_newer(disk, &path, place, false));
         path
     };
     let disk = disk_of("log-1.txt");
