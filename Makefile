@@ -15,7 +15,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_SEEDED  ?= no
 ONLY         ?=
 
-.PHONY: help build run serve test test-rust test-outside check advisories bench fuzz crash soak tools
+.PHONY: help build run serve test test-rust test-outside check advisories bench miri fuzz crash soak tools
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,11 @@ advisories: ## Known vulnerabilities in dependencies (fetches the RustSec databa
 
 bench: build tools ## Measure against Debian's redis-server in the same run; ONLY=get_set,memory selects parts
 	KV_SERVER=$(SERVER) KV_CLIENT=$(CLIENT) $(PYTHON) bench/run.py $(if $(ONLY),--only $(ONLY))
+
+# Slots keep addresses as numbers, so provenance is exposed; proptest reads files. Some minutes.
+miri: ## The unsafe parts of the keyspace under Miri (rustup component add --toolchain nightly miri rust-src)
+	MIRIFLAGS="-Zmiri-permissive-provenance -Zmiri-disable-isolation" PROPTEST_CASES=3 $(CARGO) +nightly miri test \
+	    -p bowline --lib -- keyspace::entry keyspace::slot keyspace::buckets keyspace::subtable keyspace::table keyspace::hold
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS each (cargo-fuzz), or the seeded form of each without it
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEEDED=$(FUZZ_SEEDED) scripts/fuzz.sh

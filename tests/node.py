@@ -5,6 +5,7 @@ Debian's redis-server: tests of behaviour that both share then show that the *te
 """
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -26,10 +27,19 @@ STOP_TIMEOUT_S = 30.0
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port of the loopback interface that nobody has now.
+
+    The system never takes it for an outgoing connection: one of those could have it when a server is started again.
+    """
+    outgoing_from = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(10_000, outgoing_from) if outgoing_from > 20_000 else 0
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
 
 
 def until(condition, what: str, timeout_s: float = 30.0):
