@@ -72,6 +72,20 @@ pub trait DiskFile: Send + Sync {
     }
 }
 
+/// Fills `buffer` from `offset` on; returns less than its length only at the end of the file.
+pub(crate) fn read_up_to(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + read as u64) {
+            Ok(0) => break,
+            Ok(count) => read += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}
+
 /// Zeroed memory at an address that suits [`DiskFile::write_blocks_at`].
 pub(crate) struct AlignedBuffer {
     memory: Vec<u8>,

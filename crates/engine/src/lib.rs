@@ -36,6 +36,7 @@ pub mod histogram;
 pub mod keyspace;
 pub mod limits;
 pub mod log;
+pub mod patient_disk;
 mod recovery;
 pub mod snapshot;
 mod store;

@@ -7,10 +7,12 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bowline::disk::OsDisk;
 use bowline::log::{CheckReport, FileState};
-use bowline::{BlockFileCheck, Error, StoreCheck};
+use bowline::patient_disk::PatientDisk;
+use bowline::{BlockFileCheck, Damage, Error, StoreCheck};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::check_backup::{check_archive, check_backup, is_archive};
@@ -82,7 +84,12 @@ fn verify(directory: &Path, settings: &Settings) -> bowline::Result<(Paths, Stor
         return Err(Error::Corrupt { path: directory.to_owned(), offset: 0, what });
     }
     let paths = paths_in(directory, settings);
-    let check = bowline::check_store(&OsDisk, &paths.block_file, &paths.log_directory)?;
+    let disk = PatientDisk::over(Arc::new(OsDisk));
+    let mut check = bowline::check_store(&disk, &paths.block_file, &paths.log_directory)?;
+    if let Some(Damage { path, offset, what }) = disk.unreadable().into_iter().next() {
+        // What was read as zeros may have looked like the end of something.
+        check.damage.get_or_insert(Error::Corrupt { path, offset, what });
+    }
     if check.log.files.is_empty() && check.blocks.is_none() && check.damage.is_none() {
         let nothing = io::Error::new(io::ErrorKind::NotFound, "there are none");
         return Err(Error::io("find the files of a store in", directory, nothing));

@@ -2,7 +2,8 @@
 //! exactly what was written (the damage hit bytes that nobody needs).
 //!
 //! Method: a store with checkpoints and a log behind the newest one; then one bit flips, a sector is zeroed, a sector or a
-//! block is as it was before, or two blocks stand in each other's place, anywhere in any file.
+//! block is as it was before, two blocks stand in each other's place, or the disk cannot read some sectors, anywhere in any
+//! file.
 //!
 //! Replay: SEED=<n> cargo test -p bowline-sim --test rot; `ROTS=<count>` for more than the everyday few.
 
@@ -17,7 +18,7 @@ use bowline_sim::crash::number_from_environment;
 use bowline_sim::disk::SimDisk;
 use bowline_sim::random::Random;
 use bowline_sim::store_machine::StoreMachine;
-use damage::rot;
+use damage::{UNREADABLE, rot};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 const ROTS: u64 = 400;
@@ -76,6 +77,7 @@ fn no_rot_anywhere_shows_a_wrong_byte() {
                 harmless += 1;
             }
             Err(Error::Corrupt { .. }) => refused += 1,
+            Err(Error::Io { op: "read", .. }) if what.starts_with(UNREADABLE) => refused += 1,
             Err(error) => panic!("{}: {what}: {error}; replay: SEED={seed}", path.display()),
         }
     }
@@ -88,11 +90,17 @@ fn rot_in_the_block_file_of_an_open_store_is_found_and_mended_from_memory() {
     let (_, disk, contents) = store(3);
     let path = disk.paths().into_iter().find(|path| path.ends_with("store.blocks")).expect("there is a block file");
     let mut found = 0;
-    for block in 0..disk.contents(&path).len() as u64 / BLOCK {
+    let blocks = disk.contents(&path).len() as u64 / BLOCK;
+    for (block, is_readable) in (0..2 * blocks).map(|case| (case / 2, case % 2 == 0)) {
         let damaged = disk.process_killed();
         let clock = SimClock::new(NOW_MS + 60_000);
         let machine = StoreMachine::open(&damaged, &clock).expect("a sound store opens");
-        damaged.flip_bit(&path, block * BLOCK + 3000 * u64::from(block > 1), 3);
+        let offset = block * BLOCK + 3000 * u64::from(block > 1);
+        if is_readable {
+            damaged.flip_bit(&path, offset, 3);
+        } else {
+            damaged.make_unreadable(&path, offset, 1);
+        }
         machine.store.scrub(u64::MAX);
         let is_damage = machine.store.scrubbing().damage > 0;
         found += u64::from(is_damage);

@@ -9,6 +9,7 @@ use super::format::manifest::{BlockRef, LeafRef};
 use super::records::BodyBuffer;
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
+use crate::patient_disk::read_around;
 
 /// Most buffers that are kept, and the longest that is, bytes; each has some 100 KiB more once it has read zstd.
 const BUFFERS_MAX: usize = 8;
@@ -67,10 +68,13 @@ impl Device {
         Error::Corrupt { path: self.path.clone(), offset: self.offset(block), what }
     }
 
-    /// Reads `blocks` blocks into `buffer`, in place of what it holds; fewer bytes where the file ends.
+    /// Reads `blocks` blocks into `buffer`, in place of what it holds; fewer bytes where the file ends. What the disk cannot
+    /// read are zeros, and so what they are compared with tells.
     pub(crate) fn read_into(&self, block: u32, blocks: u32, buffer: &mut Vec<u8>) -> Result<()> {
         buffer.resize(blocks as usize * self.block_bytes, 0);
-        let count = read_up_to(&*self.file, buffer, self.offset(block));
+        let count = read_around(&*self.file, buffer, self.offset(block), &mut |offset| {
+            tracing::error!(path = %self.path.display(), offset, "the disk cannot read a part of the block file");
+        });
         buffer.truncate(count.map_err(|source| Error::io("read", &self.path, source))?);
         Ok(())
     }
@@ -123,16 +127,4 @@ impl Device {
     pub(crate) fn resize(&self, blocks: u32) -> Result<()> {
         self.file.resize(self.offset(blocks)).map_err(|source| Error::io("resize", &self.path, source))
     }
-}
-
-/// Reads until the buffer is full or the file ends.
-pub(crate) fn read_up_to(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
-    let mut done = 0;
-    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + done as u64)? {
-            0 => break,
-            count => done += count,
-        }
-    }
-    Ok(done)
 }

@@ -290,13 +290,15 @@ impl BlockFile {
     }
 
     /// Frees what no reader can reach any more. Done with each checkpoint; by hand where readers have just gone.
-    pub(crate) fn release_retired(&mut self) {
+    pub(crate) fn release_retired(&mut self) -> bool {
+        let before = self.space.free();
         // A later checkpoint's blocks may be reached by an earlier reader, so the oldest reader holds all of them.
         while let Some((_, runs)) = self.retired.pop_front_if(|(reader, _)| reader.strong_count() == 0) {
             for run in runs {
                 self.space.release(run);
             }
         }
+        self.space.free() > before
     }
 }
 
@@ -337,7 +339,7 @@ fn is_device(file: &dyn DiskFile, path: &Path) -> Result<bool> {
 fn is_blank(file: &dyn DiskFile, path: &Path) -> Result<bool> {
     const STEP: usize = BLOCK_BYTES_MIN as usize;
     let mut start = vec![0; 2 * BLOCK_BYTES_MAX as usize];
-    let read = device::read_up_to(file, &mut start, 0).map_err(|source| Error::io("read", path, source))?;
+    let read = crate::disk::read_up_to(file, &mut start, 0).map_err(|source| Error::io("read", path, source))?;
     start.truncate(read);
     let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
     // The superblocks are zeroed before anything else is written.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::device::{Device, read_up_to};
+use super::device::Device;
 use super::dictionary::Dictionary;
 use super::format::manifest::{self, BlockRef, LeafRef, Manifest};
 use super::format::superblock::{FORMAT, ManifestRef, Superblock, SuperblockRead};
@@ -15,6 +15,7 @@ use super::table::{BlockTable, page_count};
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
 use crate::head::HEAD_BYTES_MAX;
+use crate::patient_disk::read_around;
 use crate::version::Version;
 
 /// What the two superblocks of a file said when it was opened.
@@ -58,8 +59,11 @@ pub(super) fn valid_superblocks(file: &dyn DiskFile, path: &Path) -> Result<Vec<
     let read = |offset: u32| -> Result<Option<Superblock>> {
         // A newer format may have a longer one.
         let mut bytes = [0; HEAD_BYTES_MAX];
-        let count =
-            read_up_to(file, &mut bytes, u64::from(offset)).map_err(|source| Error::io("read", path, source))?;
+        // One that cannot be read is none: whether the other one may stand in for it is decided as after any damage.
+        let count = read_around(file, &mut bytes, u64::from(offset), &mut |offset| {
+            tracing::error!(path = %path.display(), offset, "the disk cannot read a superblock");
+        });
+        let count = count.map_err(|source| Error::io("read", path, source))?;
         match Superblock::decode(bytes.get(..count).unwrap_or_default()) {
             SuperblockRead::Superblock(superblock) => {
                 let place = superblock.slot().checked_mul(superblock.block_bytes);

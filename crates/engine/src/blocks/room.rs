@@ -78,6 +78,20 @@ impl BlockFile {
         }
     }
 
+    /// Whether everything fits into the file a second time, so that the next checkpoint can write it anew. A file that
+    /// grows by itself is taken at its word: the disk shows.
+    pub fn has_room_for_copy(&self) -> bool {
+        let superblock = &self.published.superblock;
+        if superblock.auto {
+            return true;
+        }
+        let chunks = self.published.table.extents(BlockKind::Chunk).map(|(run, _)| run.blocks).sum::<u32>();
+        // An eighth: extents are seldom filled to the last byte.
+        let data = (superblock.live_bytes / 8 * 9).div_ceil(stream_bytes(self.device.block_bytes) as u64);
+        let leaves = self.published.leaf_count() as u64;
+        u64::from(self.free_blocks()) >= data + u64::from(chunks) + leaves + u64::from(self.kept_blocks())
+    }
+
     /// Blocks that the next checkpoint can use.
     fn free_blocks(&self) -> u32 {
         let retired = self.retired.iter().take_while(|(reader, _)| reader.strong_count() == 0);

@@ -3,12 +3,12 @@
 //! A file is known by its header, never by its name; the name only has to be a number. Files without a valid header are
 //! spares, files whose start was torn, or damaged ones: `scan` finds out.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::files::number_of;
 use super::format::{FORMAT, FileHeader, FileHeaderRead, HEADER_BLOCK_BYTES, STORE_ID_OFFSET};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
+pub(crate) use crate::disk::read_up_to;
 use crate::error::{Error, Result};
 
 /// A file in the log's directory.
@@ -89,18 +89,4 @@ pub(crate) fn look_at(disk: &dyn Disk, number: u64, path: PathBuf) -> Result<Fou
         FileHeaderRead::None => None,
     };
     Ok(FoundFile { path, number, length, header })
-}
-
-/// Fills `buffer` from `offset` on; returns less than its length only at the end of the file.
-pub(crate) fn read_up_to(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut read = 0;
-    while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + read as u64) {
-            Ok(0) => break,
-            Ok(count) => read += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read)
 }

@@ -143,10 +143,28 @@ impl Store {
         log.append_position().saturating_sub(limits.position.load(Relaxed)) + log.unwritten_bytes()
     }
 
+    /// A writer was refused and nothing is dirty: looks whether those who read an older checkpoint have given blocks back
+    /// since.
+    pub(super) fn look_for_block_room(&self) {
+        let limits = &self.shared.checkpoints.limits;
+        if !limits.wants_room.load(Relaxed) {
+            return;
+        }
+        let Some(mut file) = self.shared.checkpoints.try_file() else { return };
+        limits.wants_room.store(false, Relaxed);
+        if file.release_retired() {
+            limits.room.store(file.room().bytes, Relaxed);
+        }
+    }
+
     #[cold]
     fn wait_for_block_room(&self) -> Backlog {
         let checkpoints = &self.shared.checkpoints;
         if !self.is_dirty() {
+            // Readers may have held blocks that are free by now.
+            if !checkpoints.limits.wants_room.swap(true, Relaxed) {
+                checkpoints.wake();
+            }
             return Backlog::Stuck;
         }
         // Also where the last one failed: keys may have been removed since.

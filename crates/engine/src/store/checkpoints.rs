@@ -279,7 +279,7 @@ impl Store {
 
     /// The last checkpoint, so that the next start need not read the log.
     pub(super) fn checkpoint_at_close(&self) {
-        if self.is_dirty() && !self.shared.log.is_poisoned() {
+        if (self.is_dirty() || self.shared.scrub.wants_rewrite()) && !self.shared.log.is_poisoned() {
             tracing::info!("writing a checkpoint before closing");
             // It has told the log why it failed; everything is in the log.
             let _ = self.checkpoint();
@@ -298,6 +298,7 @@ impl Store {
             if is_asked {
                 checkpoints.serve_all();
             }
+            self.look_for_block_room();
             return;
         }
         let since = now.saturating_sub(attempted_at);
@@ -350,7 +351,7 @@ impl Run<'_, '_> {
         self.settle(&shared);
         match &written {
             Ok(_) => shared.scrub.published(),
-            Err(error @ Error::Corrupt { .. }) => self.store.note_damage(error),
+            Err(error @ Error::Corrupt { .. }) => self.store.note_damage(file, error),
             Err(_) => {}
         }
         if written.is_ok() {

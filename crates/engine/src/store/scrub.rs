@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use super::Store;
+use crate::blocks::BlockFile;
 use crate::blocks::ScrubCursor;
 use crate::error::Error;
 
@@ -96,14 +97,15 @@ impl Store {
                 scrubbed.bytes
             }
             Err(error) => {
-                self.note_damage(&error);
+                self.note_damage(&file, &error);
                 0
             }
         }
     }
 
-    /// Damage was found in the block file while it is open: it is given up. No checkpoint may run.
-    pub(super) fn note_damage(&self, error: &Error) {
+    /// Damage was found in the block file while it is open: it is given up, if memory has everything and the file has room
+    /// to take it anew. No checkpoint may run.
+    pub(super) fn note_damage(&self, file: &BlockFile, error: &Error) {
         let scrub = &self.shared.scrub;
         {
             let mut statistics = scrub.statistics.lock();
@@ -113,7 +115,9 @@ impl Store {
         if scrub.wants_rewrite.load(Relaxed) {
             return;
         }
-        if self.forget_file_unless_cold() {
+        if !file.has_room_for_copy() {
+            tracing::error!(%error, "the block file is damaged, and too full to be written anew: restore a backup, or stop and --repair");
+        } else if self.forget_file_unless_cold() {
             scrub.wants_rewrite.store(true, Relaxed);
             tracing::error!(%error, "the block file is damaged; the next checkpoint writes it anew from memory");
         } else {

@@ -9,7 +9,8 @@
 //! After a power cut each sector holds its durable content or any content it had in the cache since: sectors reach a
 //! disk one by one, in any order. Not here: names ([`super::names`]) and who may fail ([`super::faults`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use crate::random::Random;
 
@@ -36,6 +37,8 @@ pub(crate) struct FileBytes {
     writes: u64,
     /// What each sector held before its newest durable content; for stale reads.
     before: BTreeMap<usize, Sector>,
+    /// Sectors that the disk cannot read until they are written again.
+    unreadable: BTreeSet<usize>,
     /// Write-back errors that happened; an open file reports each once, at its next sync.
     pub(crate) write_back_errors: u64,
 }
@@ -70,6 +73,12 @@ const ALL_KEPT: [Kept; 8] = [
     Kept::One,
 ];
 
+/// The sectors that have any of these bytes.
+fn sectors_of(offset: u64, bytes: usize) -> Range<usize> {
+    let first = offset as usize / SECTOR_BYTES;
+    first..(offset as usize + bytes).div_ceil(SECTOR_BYTES).max(first)
+}
+
 impl FileBytes {
     pub(crate) fn len(&self) -> u64 {
         self.cached.len() as u64
@@ -88,7 +97,20 @@ impl FileBytes {
     }
 
     /// Writes into the cache; a hole before it reads as zeroes.
+    /// The disk can no longer read the sectors that have any of these bytes.
+    pub(crate) fn make_unreadable(&mut self, offset: u64, bytes: usize) {
+        self.unreadable.extend(sectors_of(offset, bytes));
+    }
+
+    /// Whether a read of these bytes meets a sector that cannot be read.
+    pub(crate) fn is_unreadable(&self, offset: u64, bytes: usize) -> bool {
+        self.unreadable.range(sectors_of(offset, bytes)).next().is_some()
+    }
+
     pub(crate) fn write(&mut self, bytes: &[u8], offset: u64) {
+        for sector in sectors_of(offset, bytes.len()) {
+            self.unreadable.remove(&sector);
+        }
         if bytes.is_empty() {
             return;
         }

@@ -215,6 +215,11 @@ impl SimDisk {
         })
     }
 
+    /// The disk cannot read the sectors with these bytes of `path` any more, until they are written again.
+    pub fn make_unreadable(&self, path: &Path, offset: u64, bytes: usize) {
+        self.change_bytes(path, |file| file.make_unreadable(offset, bytes));
+    }
+
     fn change_bytes<T>(&self, path: &Path, change: impl FnOnce(&mut FileBytes) -> T) -> T {
         let mut state = self.state();
         let file = state.file_at(path);
@@ -395,7 +400,14 @@ impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.disk.state();
         match state.faults.count_at(CallKind::Read, &self.path, Some(self.file), offset, buffer.len()) {
-            Verdict::Go => Ok(state.files[&self.file].read(buffer, offset)),
+            Verdict::Go => {
+                let file = &state.files[&self.file];
+                let held = file.len().saturating_sub(offset).min(buffer.len() as u64) as usize;
+                if file.is_unreadable(offset, held) {
+                    return Err(Failure::Eio.error());
+                }
+                Ok(file.read(buffer, offset))
+            }
             Verdict::PowerIsOff => Err(power_is_off()),
             Verdict::Fail(failure) => Err(failure.error()),
         }

@@ -10,6 +10,8 @@ use bowline_sim::random::Random;
 const BLOCK: u64 = 4096;
 const SECTOR: u64 = 512;
 const FRAME_MAGIC: [u8; 4] = [0xB0, 0x3E, 0x1F, 0xA9];
+/// What the description of rot begins with that the disk tells itself.
+pub(crate) const UNREADABLE: &str = "cannot read";
 /// Kinds of blocks.
 pub(crate) const DATA: u8 = 2;
 pub(crate) const LEAF: u8 = 4;
@@ -30,7 +32,7 @@ pub(crate) fn rot(disk: &SimDisk, earlier: &SimDisk, random: &mut Random) -> Opt
     let write = |at: u64, bytes: &[u8]| {
         disk.open(&path).and_then(|file| file.write_all_at(bytes, at)).expect("the simulated disk takes it");
     };
-    let what = match random.below(5) {
+    let what = match random.below(6) {
         0 => {
             disk.flip_bit(&path, offset, random.below(8) as u32);
             format!("a bit of byte {offset} flipped")
@@ -48,6 +50,10 @@ pub(crate) fn rot(disk: &SimDisk, earlier: &SimDisk, random: &mut Random) -> Opt
             let old = old.get(block as usize..)?;
             write(block, &old[..old.len().min(BLOCK as usize)]);
             format!("the block at {block} as it was before")
+        }
+        4 => {
+            disk.make_unreadable(&path, sector, SECTOR as usize * random.below(20).max(1) as usize);
+            format!("{UNREADABLE} the sectors from {sector}")
         }
         _ => {
             let other = random.below(contents.len() as u64) / BLOCK * BLOCK;

@@ -370,7 +370,7 @@ fn guess_block_bytes(device: &Device, length: u64) -> Result<Option<u32>> {
         let mut right = 0;
         for block in u64::from(SUPERBLOCKS)..(length / u64::from(size)).min(GUESS_BLOCKS) {
             let mut bytes = [0; super::format::BLOCK_HEADER_BYTES];
-            let read = super::device::read_up_to(&*device.file, &mut bytes, block * u64::from(size));
+            let read = crate::disk::read_up_to(&*device.file, &mut bytes, block * u64::from(size));
             read.map_err(|source| Error::io("read", &device.path, source))?;
             right += u64::from(BlockHeader::decode(&bytes).is_some_and(|header| u64::from(header.block) == block));
         }

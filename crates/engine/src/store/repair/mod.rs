@@ -39,6 +39,7 @@ use crate::keyspace::hash::KeyHasher;
 use crate::keyspace::{DatabaseId, DoesNotFit, Keyspace};
 use crate::log::archive::{Archive, Limit, ReplayFrom, ReplayRequest, StoreId};
 use crate::log::salvage::{LogRemains, Replayed};
+use crate::patient_disk::PatientDisk;
 use crate::version::Version;
 use gather::{Gathered, numbered};
 use replay::LossyReplay;
@@ -97,18 +98,21 @@ struct Loaded {
 /// # Errors
 /// [`RepairError`].
 pub fn plan_repair(options: &Options) -> Refusal<Option<RepairPlan>> {
+    let patient = PatientDisk::over(Arc::clone(&options.disk));
+    let options = &Options { disk: Arc::new(patient.clone()), ..options.clone() };
     let disk = &*options.disk;
     let lock = lock_directory(disk, &options.directory)?;
     check_no_unfinished_restore(disk, &options.directory)?;
     finish_repair(disk, &options.directory)?;
     let (block_file, log_directory) = (options.block_path(), options.log_path());
-    let damage = match check_store(disk, &block_file, &log_directory) {
-        Ok(check) if check.damage.is_none() && has_files(&check) => return Ok(None),
+    let mut damage = match check_store(disk, &block_file, &log_directory) {
+        Ok(check) if check.damage.is_none() && has_files(&check) && patient.unreadable().is_empty() => return Ok(None),
         Ok(check) => damage_of(&check, &block_file),
         Err(Error::Corrupt { path, offset, what }) => vec![Damage { path, offset, what }],
         Err(error) if is_missing(&error) => Vec::new(),
         Err(error) => return Err(error.into()),
     };
+    damage.extend(patient.unreadable());
     refuse_device(disk, &block_file)?;
     let remains = Remains::find(options)?;
     let chosen = remains.choose()?;
