@@ -2,6 +2,7 @@
 
 mod support;
 
+use bowline::blocks::{FileSize, Geometry};
 use bowline::{Batch, Error, Options, Store, Version};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -186,4 +187,29 @@ fn handles_of_a_closed_store_refuse_instead_of_waiting() {
     assert!(matches!(other.put(b"k", b"v"), Err(Error::Closed)));
     assert!(matches!(other.delete(b"k"), Err(Error::Closed)));
     assert_eq!(other.get(b"k").expect("a read of what is committed"), None);
+}
+
+#[test]
+fn a_full_block_file_takes_writes_again_when_a_snapshot_that_held_its_room_is_gone() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut options = options(directory.path(), &HandClock::at(1_800_000_000_000));
+    options.block_file_geometry = Geometry { block_bytes: 4096, size: FileSize::Fixed(4 << 20) };
+    let store = Store::open(options).expect("a new store");
+    let write = |round: u8| (0..150u8).try_for_each(|key| store.put(&[key], &[round; 8000]).map(|_| ()));
+    write(0).expect("room for all");
+    store.checkpoint().expect("a checkpoint");
+    let snapshot = store.snapshot().expect("a snapshot");
+
+    let refused = (1..100).find_map(|round| write(round).and_then(|()| store.checkpoint()).err());
+    assert!(matches!(refused, Some(Error::BlockFileFull { .. })), "{refused:?}");
+    // What was admitted before may still fit.
+    let _ = store.checkpoint();
+    assert!(matches!(store.put(b"more", &[7; 8000]), Err(Error::BlockFileFull { .. })));
+
+    drop(snapshot);
+    // The refusal made the background look.
+    assert!(matches!(store.put(b"more", &[7; 8000]), Ok(_) | Err(Error::BlockFileFull { .. })));
+    store.turn();
+    store.put(b"more", &[7; 8000]).expect("the room has come back");
+    store.close().expect("a close");
 }
