@@ -211,6 +211,33 @@ fn a_mistake_is_undone_by_version_and_by_time() {
 }
 
 #[test]
+fn an_archived_file_whose_header_has_rotted_is_missed_also_at_the_end() {
+    let place = Place::new();
+    let store = place.open("data");
+    let cut = place.back_up(&store, "backup");
+    for number in 0..500 {
+        store.put(format!("key:{number}").as_bytes(), &[b'v'; 300]).unwrap();
+    }
+    store.close().unwrap();
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(place.path("archive")).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    // The newest, then all of them.
+    for (round, rotten) in [&files[files.len() - 1..], &files[..files.len() - 1]].into_iter().enumerate() {
+        for path in rotten {
+            let mut bytes = fs::read(path).unwrap();
+            // Both headers: the newest file may have two that are valid.
+            [20, 2048 + 20].into_iter().for_each(|at| bytes[at] ^= 1);
+            fs::write(path, bytes).unwrap();
+        }
+        let error = place.restore("backup", &format!("newest-{round}"), Target::Newest).unwrap_err();
+        assert!(error.to_string().contains(rotten[0].to_str().unwrap()), "{error}");
+        let until_cut = place.restore("backup", &format!("cut-{round}"), Target::Version(cut)).unwrap();
+        assert_eq!(until_cut.version, cut);
+    }
+}
+
+#[test]
 fn a_restored_store_is_another_one_and_goes_on_above_every_version() {
     let place = Place::new();
     let store = place.open("data");

@@ -58,6 +58,11 @@ pub(crate) fn check_archive(directory: &Path) -> Exit {
         };
         let _ = writeln!(io::stdout(), "{text}");
     }
+    for path in archive.files_with_damaged_headers() {
+        let text = format!("{} is damaged: its header does not fit its checksum", path.display());
+        let _ = writeln!(io::stdout(), "{text}");
+        exit = Exit::Damaged(text);
+    }
     exit
 }
 

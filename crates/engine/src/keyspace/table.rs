@@ -559,7 +559,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 64 }))]
         #[test]
-        fn a_table_does_what_a_map_does(changes in proptest::collection::vec((0u32..400, 0u8..4), 0..3000)) {
+        fn a_table_does_what_a_map_does(changes in proptest::collection::vec((0u32..400, 0u8..4), 0..entries(3000, 300) as usize)) {
             let (hasher, mut table, mut model) = (hasher(), Table::with_room(30), BTreeMap::new());
             for (version, (n, what)) in changes.into_iter().enumerate() {
                 let (key, version) = (n.to_be_bytes(), version as u64);

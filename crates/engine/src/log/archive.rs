@@ -63,6 +63,15 @@ pub(crate) fn archived_name(store_id: StoreId, sequence: u64) -> String {
     format!("{store_id}-{sequence:020}.{ARCHIVED_SUFFIX}")
 }
 
+/// The store and the place in its log that the name of an archived file tells; `None` for another name.
+fn place_in_name(path: &Path) -> Option<(StoreId, u64)> {
+    let name = path.file_name()?.to_str()?;
+    let (id, rest) = name.split_at_checked(2 * STORE_ID_BYTES)?;
+    let store_id = StoreId(u128::from_str_radix(id, 16).ok()?.to_be_bytes());
+    let sequence = rest.strip_prefix('-')?.get(..20)?.parse().ok()?;
+    (name == archived_name(store_id, sequence)).then_some((store_id, sequence))
+}
+
 /// Why an archive cannot give what was asked of it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -310,6 +319,16 @@ impl Archive {
         self.lines.iter().find(|line| line.store_id == store_id)
     }
 
+    /// Whether there are files of a store, also if only their names tell it.
+    pub fn has_files_of(&self, store_id: StoreId) -> bool {
+        self.line(store_id).is_some() || self.check_not_damaged(store_id, 0..u64::MAX).is_err()
+    }
+
+    /// Files of stores whose headers are damaged: what is in them cannot be told.
+    pub fn files_with_damaged_headers(&self) -> impl Iterator<Item = &Path> {
+        self.damaged.iter().map(PathBuf::as_path).filter(|path| place_in_name(path).is_some())
+    }
+
     /// Hands the records from `from` to the limit to `deliver`, in order, as the frames they were written in; the first
     /// and the last frame may be a part of one. `progress` is called after every few megabytes. Every byte read is
     /// verified. After an error everything delivered was right, and it is not all that was asked for.
@@ -328,6 +347,7 @@ impl Archive {
             return Err(ArchiveError::LimitTooEarly { limit, after: from.after });
         }
         let Some(line) = self.line(store_id) else {
+            self.check_not_damaged(store_id, 0..u64::MAX)?;
             let found = self.lines.iter().map(|line| line.store_id).collect();
             return Err(ArchiveError::NoLine { directory: self.directory.clone(), store_id, found });
         };
@@ -435,7 +455,8 @@ impl Archive {
             return damage(&file.path, offset, "a frame is damaged or cut off");
         }
         let Some(next) = next else {
-            return Ok(());
+            // What stands behind it with a damaged header would be missed without a word.
+            return Ok(self.check_not_damaged(StoreId(file.header.store_id), file.header.sequence + 1..u64::MAX)?);
         };
         if next.header.sequence == file.header.sequence + 1 {
             return damage(
@@ -460,9 +481,7 @@ impl Archive {
     /// Some of the files at these places are missing: are they there, with a damaged header?
     fn check_not_damaged(&self, store_id: StoreId, places: std::ops::Range<u64>) -> Result<()> {
         let names = |path: &&PathBuf| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let sequence = name.get(2 * STORE_ID_BYTES + 1..).and_then(|rest| rest.get(..20)?.parse().ok());
-            sequence.is_some_and(|sequence| places.contains(&sequence) && name == archived_name(store_id, sequence))
+            place_in_name(path).is_some_and(|(store, sequence)| store == store_id && places.contains(&sequence))
         };
         match self.damaged.iter().filter(names).min() {
             Some(path) => Err(Error::Corrupt { path: path.clone(), offset: 0, what: "the file header is damaged" }),

@@ -337,7 +337,7 @@ impl<'a> Source<'a> {
         let mut store_id = StoreId(self.header.store_id);
         let mut from = ReplayFrom { position: Some(self.header.log_position), after: self.cut() };
         let mut born = Version::ZERO;
-        let has_files = |store_id| self.archive.as_ref().is_some_and(|archive| archive.line(store_id).is_some());
+        let has_files = |store_id| self.archive.as_ref().is_some_and(|archive| archive.has_files_of(store_id));
         // What is damaged there is met again when it is replayed.
         let newest = |store_id| {
             let end = self.archive.as_ref().and_then(|archive| archive.end_of_line(store_id).ok());
@@ -412,7 +412,7 @@ impl<'a> Source<'a> {
         if leg.upto == Limit::Version(leg.from.after) {
             return Ok(None);
         }
-        if archive.line(leg.store_id).is_none() && is_last {
+        if !archive.has_files_of(leg.store_id) && is_last {
             // The snapshot alone may be enough; `check_reached` knows.
             tracing::warn!(store = %leg.store_id, "the archive has no log files of the snapshot's store");
             return Ok(None);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::log::archive::{Archive, ArchiveError, Limit, ReplayEnd, ReplayFrom, ReplayRequest, StoreId};
-use crate::log::format::FILE_HEADER_BYTES;
+use crate::log::format::{FILE_HEADER_BYTES, SLOT_OFFSETS};
 
 const ARCHIVE: &str = "/archive";
 const STORE: StoreId = StoreId(*b"store under test");
@@ -497,16 +497,32 @@ fn a_gap_is_named_unless_the_limit_lies_before_it() {
     assert_eq!(again, replayed);
 }
 
+/// Damages both headers of a file: the newest one may have two that are valid.
+fn rot_heads(disk: &TestDisk, path: &Path) {
+    SLOT_OFFSETS.into_iter().for_each(|slot| disk.flip_bit(path, slot + 20));
+}
+
 #[test]
 fn a_file_with_a_damaged_header_is_named_where_it_is_missed() {
     let (disk, _) = archive_with_groups();
     let files = archive_of(&disk).line(STORE).unwrap().files.clone();
-    for file in [&files[0], &files[2]] {
+    for file in [&files[0], &files[2], files.last().unwrap()] {
         let disk = disk.copy();
-        disk.flip_bit(&file.path, 20);
+        rot_heads(&disk, &file.path);
         let error = replay_from(&disk, ReplayFrom::START, Limit::End).0.unwrap_err();
         assert!(is_corrupt(&error, &file.path), "{error}");
+        assert!(archive_of(&disk).files_with_damaged_headers().eq([file.path.as_path()]));
     }
+}
+
+#[test]
+fn an_archive_whose_files_all_have_damaged_headers_is_not_an_empty_one() {
+    let (disk, _) = archive_with_groups();
+    archived(&disk).iter().for_each(|path| rot_heads(&disk, path));
+    let archive = archive_of(&disk);
+    assert!(archive.line(STORE).is_none() && archive.has_files_of(STORE));
+    let error = replay_from(&disk, ReplayFrom::START, Limit::End).0.unwrap_err();
+    assert!(is_corrupt(&error, &archived(&disk)[0]), "{error}");
 }
 
 #[test]

@@ -408,10 +408,10 @@ impl<'a> Remains<'a> {
             Err(error) => return Some(error.to_string()),
             Ok(archive) => archive,
         };
-        let line = archive.line(self.log.store_id?)?;
-        let position = line.files.first().map(|file| file.header.start_position);
-        let from = ReplayFrom { position, after: Version::ZERO };
-        let request = ReplayRequest { store_id: line.store_id, from, upto: Limit::End };
+        let store_id = self.log.store_id.filter(|store_id| archive.has_files_of(*store_id))?;
+        let oldest = archive.line(store_id).and_then(|line| line.files.first());
+        let from = ReplayFrom { position: oldest.map(|file| file.header.start_position), after: Version::ZERO };
+        let request = ReplayRequest { store_id, from, upto: Limit::End };
         archive.replay(&request, &mut |_| Ok(()), &|_| {}).err().map(|error| error.to_string())
     }
 }
