@@ -46,6 +46,7 @@ pub use scrub::ScrubStatistics;
 pub use tier::TierStatistics;
 
 use crate::apply::Freed;
+use crate::clock::Clock;
 use crate::command::{Change, Context, Pending};
 use crate::disk::Disk;
 use crate::error::Error;
@@ -53,7 +54,7 @@ use crate::exec::Durability;
 use crate::keyspace::{Hold, Keyspace, SegmentSet};
 use crate::limits::{EXPIRE_SLICE, EXPIRE_SLICE_BYTES, LOG_MARK_AFTER, LOG_RESERVE_BYTES, VALUE_BYTES_MAX};
 use crate::log::format::STORE_ID_BYTES;
-use crate::log::{self, Admission, Log, LogOptions, LogStatistics, RoomClass};
+use crate::log::{self, Admission, Log, LogOptions, LogStatistics, NameSync, RoomClass};
 use crate::recovery::Recovery;
 use crate::time::StoreTime;
 use crate::version::Version;
@@ -148,24 +149,26 @@ impl Store {
     /// As [`Store::open`], telling `progress` how far recovery has come: often, and from the calling thread.
     pub fn open_watched(options: Options, progress: &dyn Fn(log::Progress)) -> Result<Store> {
         let memory = Memory::new(options.memory_limit, options.memory_gauge.clone());
-        let directory = &options.directory;
-        let disk = options.disk.clone();
-        disk.create_directory(directory).map_err(|source| Error::io("create", directory, source))?;
-        let directory_lock = lock_directory(&*disk, directory)?;
-        restore::check_no_unfinished_restore(&*disk, directory)?;
-        repair::finish_repair(&*disk, directory)?;
+        let reached = tell_phases(options.clock.clone());
+        let directory_lock = take_directory(&*options.disk, &options.directory)?;
         let log_directory = options.log_path();
+        let sync_names = || NameSync::start(options.disk.clone(), log_directory.clone()).ok();
+        let names = options.threads.then(sync_names).flatten();
+        reached("the directory is ours");
         let base = Base::open(&options, &options.block_path(), &log_directory)?;
         let seed = u128::from_le_bytes(base.identity.hash_seed);
         let keyspace = Arc::new(Keyspace::new(options.segments, seed, options.entries_per_segment));
         let load = base.load(&keyspace, &options)?;
+        reached("the index is read");
         if options.restart == Restart::Eager {
             load.load_all(options.threads, progress)?;
+            reached("the entries are read");
         }
         let mut recovery = Recovery::new(keyspace.clone(), base.cut(), options.threads, Some(load.clone()));
-        let log_options = log_options(&options, base.identity.store_id, base.version_floor);
+        let log_options = LogOptions { names, ..log_options(&options, base.identity.store_id, base.version_floor) };
         let (log, writer, files, recovered) = Log::open(log_options, &mut |frame| recovery.replay(frame), progress)?;
         let is_clean = recovery.finish()? == 0;
+        reached("the log is read");
         snapshots::note_origin(&options, &base, recovered.last_version);
         if recovered.last_version > VERSION_MAX {
             let what = "its versions are beyond any time; it cannot be continued";
@@ -202,6 +205,7 @@ impl Store {
             store.shared.background.start(&store)?;
             store.start_loading()?;
         }
+        reached("the store is open");
         Ok(store)
     }
 
@@ -529,6 +533,7 @@ fn log_options(options: &Options, store_id: [u8; STORE_ID_BYTES], version_floor:
         mark_after: LOG_MARK_AFTER,
         store_id,
         disk: options.disk.clone(),
+        names: None,
         clock: options.clock.clone(),
         archive: options.archive.clone(),
         on_failure: on_failure.map(|report| -> log::OnFailure { Box::new(move |error| report(error)) }),
@@ -540,6 +545,24 @@ fn random_u128() -> Result<u128> {
     getrandom::fill(&mut bytes)
         .map_err(|error| Error::io("read", Path::new("/dev/urandom"), std::io::Error::other(error.to_string())))?;
     Ok(u128::from_le_bytes(bytes))
+}
+
+/// Tells the log of the process how long a start took to reach each of its phases.
+fn tell_phases(clock: Arc<dyn Clock>) -> impl Fn(&'static str) {
+    let began = clock.monotonic();
+    move |phase| {
+        let ms = clock.monotonic().saturating_sub(began).as_secs_f64() * 1e3;
+        tracing::debug!(phase, ms, "the start goes on");
+    }
+}
+
+/// Makes the store's directory, locks it, and ends what a crash left half done there.
+fn take_directory(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Send + Sync>> {
+    disk.create_directory(directory).map_err(|source| Error::io("create", directory, source))?;
+    let lock = lock_directory(disk, directory)?;
+    restore::check_no_unfinished_restore(disk, directory)?;
+    repair::finish_repair(disk, directory)?;
+    Ok(lock)
 }
 
 fn lock_directory(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Send + Sync>> {
