@@ -135,11 +135,12 @@ impl Recovery {
         apply(&mut hold, &mut Freed::default()).map_err(|problem| corrupt(frame, problem.0))
     }
 
-    /// The segments of the keys that an effect is about; `None` for one about whole databases.
+    /// The segments whose entries an effect needs; `None` for all of them.
     fn segments_of(&self, effect: &Effect<'_>) -> Option<SegmentSet> {
         let segment_of = |key: &[u8]| SegmentSet::one(self.keyspace.segment_of(self.keyspace.hash(key)));
         match *effect {
             Effect::Move { key, to_key, .. } => Some(segment_of(key).union(segment_of(to_key))),
+            Effect::NewTable { .. } | Effect::Reset => Some(SegmentSet::EMPTY),
             _ => effect.single_key().map(segment_of),
         }
     }

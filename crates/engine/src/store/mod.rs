@@ -51,7 +51,7 @@ use crate::command::{Change, Context, Pending};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::exec::Durability;
-use crate::keyspace::{Hold, Keyspace, SegmentSet};
+use crate::keyspace::{DatabaseId, DatabaseTable, Hold, Keyspace, SegmentSet};
 use crate::limits::{EXPIRE_SLICE, EXPIRE_SLICE_BYTES, LOG_MARK_AFTER, LOG_RESERVE_BYTES, VALUE_BYTES_MAX};
 use crate::log::format::STORE_ID_BYTES;
 use crate::log::{self, Admission, Log, LogOptions, LogStatistics, NameSync, RoomClass};
@@ -106,9 +106,9 @@ struct Shared {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// Keys in all databases.
+    /// Keys in all databases; those that a lazy start has yet to load as the checkpoint had them.
     pub keys: usize,
-    /// Keys that have an expiry.
+    /// Keys in memory that have an expiry.
     pub expiring: usize,
     /// Entries changed since the newest checkpoint, or since the cut of the one that runs.
     pub dirty: usize,
@@ -288,13 +288,14 @@ impl Store {
     /// Figures; takes each segment's lock for a moment.
     pub fn statistics(&self) -> Statistics {
         let (mut keys, mut expiring, mut dirty, mut entry_bytes, mut table_bytes) = (0, 0, 0, 0, 0);
-        self.for_each_table(|_, table| {
+        let to_come = self.for_each_table(|_, table| {
             keys += table.entries().len();
             expiring += table.expiring();
             dirty += table.dirty();
             entry_bytes += table.entries().entry_bytes();
             table_bytes += table.entries().table_bytes();
         });
+        keys += to_come.into_iter().map(|(_, entries)| entries).sum::<usize>();
         Statistics {
             keys,
             expiring,
@@ -308,24 +309,38 @@ impl Store {
         }
     }
 
-    /// Keys and expiring keys of each database number that has any.
+    /// Keys and expiring keys of each database number that has any. In a lazy start, keys that are not loaded are counted as
+    /// the checkpoint had them: those that have expired since too, and none as expiring.
     pub fn database_sizes(&self) -> Vec<(u32, usize, usize)> {
         let mut sizes = std::collections::BTreeMap::new();
-        self.for_each_table(|id, table| {
+        let mut count = |id, keys, expiring| {
             if let Some(number) = self.shared.keyspace.databases.number_of(id) {
                 let size: &mut (usize, usize) = sizes.entry(number).or_default();
-                size.0 += table.entries().len();
-                size.1 += table.expiring();
+                *size = (size.0 + keys, size.1 + expiring);
             }
-        });
+        };
+        let to_come = self.for_each_table(|id, table| count(id, table.entries().len(), table.expiring()));
+        to_come.into_iter().for_each(|(id, entries)| count(id, entries, 0));
         sizes.into_iter().filter(|(_, (keys, _))| *keys > 0).map(|(n, (keys, expiring))| (n, keys, expiring)).collect()
     }
 
-    fn for_each_table(&self, mut visit: impl FnMut(crate::keyspace::DatabaseId, &crate::keyspace::DatabaseTable)) {
-        for segment in self.shared.keyspace.every_segment().iter() {
-            let hold = self.shared.keyspace.hold(one(segment), SegmentSet::EMPTY);
+    /// Visits every table that is in memory; returns how many entries of which databases are not, at that moment.
+    fn for_each_table(&self, mut visit: impl FnMut(DatabaseId, &DatabaseTable)) -> Vec<(DatabaseId, usize)> {
+        let keyspace = &self.shared.keyspace;
+        if keyspace.all_loaded() {
+            for segment in keyspace.every_segment().iter() {
+                let hold = keyspace.hold(one(segment), SegmentSet::EMPTY);
+                hold.segment(segment).tables().for_each(|(id, table)| visit(id, table));
+            }
+            return Vec::new();
+        }
+        // A segment that comes meanwhile would be counted twice, or not at all.
+        let hold = keyspace.hold(keyspace.every_segment(), SegmentSet::EMPTY);
+        for segment in keyspace.every_segment().iter() {
             hold.segment(segment).tables().for_each(|(id, table)| visit(id, table));
         }
+        let entries = |of: u64| usize::try_from(of).unwrap_or(usize::MAX);
+        keyspace.entries_to_come().into_iter().map(|(id, of)| (id, entries(of))).collect()
     }
 
     /// Does the background's work once, for a store without threads: one step of the log's writer, one of its files, and
