@@ -58,7 +58,8 @@ pub(crate) fn open(
     let mut scan = Scan::default();
     if let Some(newest) = survey.newest {
         let mut reader = Reader { disk: &*disk, survey: &survey, deliver: replay, progress };
-        scan.run_to_open(&mut reader, newest)?;
+        // What is yet to be archived matters from the file's beginning on.
+        if options.archive.is_some() { scan.run(&mut reader, newest) } else { scan.run_to_open(&mut reader, newest) }?;
     }
     let is_new = survey.newest.is_none();
     let mut opened = if is_new { create(options, &survey) } else { go_on(options, &survey, &scan) }?;

@@ -18,7 +18,8 @@
 //! A log that was closed in order says so in its file header (`format`): nothing was ever written behind its closing mark.
 //! Where that mark is there, only what stands right behind it is looked at, in case the header is one from before; and
 //! when it is opened, reading begins at the frame from which replay begins: every frame repeats its predecessor's crc, so
-//! the closing mark proves those before it.
+//! the closing mark proves those before it. What stands before them is never used; it is not looked at, unless it is yet to be
+//! archived.
 //!
 //! Values hold whatever a client likes, also frames. So a witness must stand where its position says, and what lies
 //! inside a torn frame whose header is the next one is not looked at. Only who knows the store's identity, which no

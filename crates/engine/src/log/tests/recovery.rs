@@ -450,6 +450,17 @@ fn of_a_closed_log_only_what_is_replayed_is_read() {
 }
 
 #[test]
+fn damage_before_the_place_where_replay_begins_keeps_no_closed_log_from_opening() {
+    let (disk, after) = closed_log();
+    let (offset, header) = record_frames_of(&disk, &file(1))[3];
+    assert!(header.position + header.frame_bytes() < header_of(&disk, &file(1)).replay_from);
+    disk.flip_bit(&file(1), offset + PAYLOAD);
+    let report = check(Path::new(DIRECTORY), &disk).unwrap();
+    assert!(matches!(report.damage, Some(Error::Corrupt { offset: at, .. }) if at == offset), "{:?}", report.damage);
+    assert_eq!(TestLog::open(&disk).effects(), after);
+}
+
+#[test]
 fn a_closed_log_is_opened_and_closed_again_and_again() {
     let (disk, after) = closed_log();
     let mut disk = disk;
