@@ -43,6 +43,10 @@ class Server:
 
     def start(self) -> float:
         """Starts it and returns the seconds until it answered PING."""
+        return self.start_until(b"PING\r\n", b"+PONG\r\n")
+
+    def start_until(self, request: bytes, wanted: bytes) -> float:
+        """Starts it and returns the seconds until it answered `request` with `wanted`, asked every half millisecond."""
         pin = ["taskset", "-c", self.cpus] if self.cpus else []
         begun = time.monotonic()
         with open(self.directory / "output.log", "ab") as output:
@@ -51,13 +55,14 @@ class Server:
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.name} ended: {(self.directory / 'output.log').read_text(errors='replace')[-2000:]}")
             try:
-                if self.ask(b"PING\r\n").startswith(b"+PONG"):
+                if (found := self.ask(request)) == wanted:
                     return time.monotonic() - begun
+                assert found.startswith((b"-LOADING", b"-BUSY")) or not found, f"{found!r} instead of {wanted!r}"
             except OSError:
                 pass
             if time.monotonic() - begun > READY_TIMEOUT_S:
-                raise RuntimeError(f"{self.name} did not answer PING for {READY_TIMEOUT_S} s")
-            time.sleep(0.002)
+                raise RuntimeError(f"{self.name} did not answer {request!r} for {READY_TIMEOUT_S} s")
+            time.sleep(0.0005)
 
     def ask(self, request: bytes) -> bytes:
         """One inline request, the first bytes of its answer."""

@@ -175,6 +175,16 @@ class TestCheck:
         assert node.terminate() == 0
         return node
 
+    @pytest.fixture
+    def killed(self, make_node):
+        """The same, all of it in the log only."""
+        node = make_node().start()
+        with node.client() as client:
+            for i in range(2000):
+                client.set(f"key:{i}", f"value:{i}")
+        node.kill()
+        return node
+
     @staticmethod
     def flip_a_bit_of_the_value(node, value: bytes):
         """Damages the middle of the log: the only copy of one early value."""
@@ -193,18 +203,26 @@ class TestCheck:
         assert done.returncode == 0, done.stdout + done.stderr
         assert self.contents(filled) == before
 
-    def test_damage_in_the_middle_is_found_named_and_refused(self, filled):
-        damaged = self.flip_a_bit_of_the_value(filled, b"value:777")
-        before = self.contents(filled)
-        done = self.check(filled)
+    def test_damage_in_the_middle_is_found_named_and_refused(self, killed):
+        damaged = self.flip_a_bit_of_the_value(killed, b"value:777")
+        before = self.contents(killed)
+        done = self.check(killed)
         said = (done.stdout + done.stderr).decode()
         assert done.returncode == DAMAGED, said
         assert str(damaged) in said
-        assert self.contents(filled) == before
-        filled.launch()
-        assert filled.wait() == DAMAGED
-        assert damaged.name in filled.printed()
-        assert self.contents(filled).keys() == before.keys()
+        assert self.contents(killed) == before
+        killed.launch()
+        assert killed.wait() == DAMAGED
+        assert damaged.name in killed.printed()
+        assert self.contents(killed).keys() == before.keys()
+
+    def test_damage_of_what_a_checkpoint_has_is_found_and_stops_no_start(self, filled):
+        damaged = self.flip_a_bit_of_the_value(filled, b"value:777")
+        done = self.check(filled)
+        assert done.returncode == DAMAGED and str(damaged) in (done.stdout + done.stderr).decode()
+        filled.start()
+        with filled.client() as client:
+            assert client.get("key:777") == b"value:777" and client.dbsize() == 2000
 
     def test_a_directory_in_use_can_be_checked_or_is_refused_by_name(self, make_node):
         node = make_node().start()

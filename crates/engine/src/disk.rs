@@ -149,8 +149,11 @@ impl Disk for OsDisk {
         let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(path)?;
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
         let pid = format!("{}\n", std::process::id());
-        file.set_len(0)?;
         file.write_all_at(pid.as_bytes(), 0)?;
+        // Cutting a file may wait for the file system's journal.
+        if file.metadata()?.len() != pid.len() as u64 {
+            file.set_len(pid.len() as u64)?;
+        }
         Ok(Box::new(file))
     }
 }

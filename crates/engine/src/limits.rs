@@ -82,8 +82,27 @@ pub const TIER_SLICE_BUCKETS: usize = 1024;
 /// Redis has another encoding. A shorter one stays.
 pub const TIER_VALUE_BYTES_MIN: usize = 48;
 
-/// Segments in which values are let go to make room for one that is read back.
+/// Segments in which values are let go to make room for one that is read back. Reached: it comes nevertheless.
 pub const TIER_STEPS_FOR_VALUE: usize = 4;
+
+/// Most buckets that are looked at in each of them. Reached: values go that came back before it.
+pub const TIER_BUCKETS_FOR_VALUE: usize = 64;
+
+/// Where that found nothing, one in so many values that come back looks again; the others take the place of what came before
+/// them at once.
+pub const TIER_LOOK_ONE_IN: usize = 16;
+
+/// Most values that came back and go again to make room for others that do, in one hold.
+pub const TIER_WARMED_SLICE: usize = 16;
+
+/// Values that came back which each table remembers, 8 bytes for each. Reached: the oldest is forgotten and found like any.
+pub const TIER_WARMED_MAX: usize = 1024;
+
+/// Of so many values that came back the least used goes.
+pub const TIER_WARMED_WINDOW: usize = 4;
+
+/// While a checkpoint runs and all values were looked at in vain, so many must come back before all are looked at again.
+pub const TIER_LOOK_AGAIN_VALUES: u64 = 1024;
 
 /// Threads that read values back from the block file, so many reads at once.
 pub const FETCH_THREADS: usize = 8;

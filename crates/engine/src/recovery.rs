@@ -56,6 +56,7 @@ pub(crate) struct Recovery {
     cut: Version,
     /// Records beyond it.
     records: u64,
+    /// Empty until there is something to do.
     workers: Vec<Worker>,
     parallel: bool,
 }
@@ -64,13 +65,16 @@ impl Recovery {
     /// A recovery into a keyspace that is exact at `cut`, with threads of its own if `parallel`.
     /// `load` has what is still in the block file.
     pub(crate) fn new(keyspace: Arc<Keyspace>, cut: Version, parallel: bool, load: Option<Arc<Load>>) -> Recovery {
-        let cores = if parallel { std::thread::available_parallelism().map_or(1, usize::from) } else { 0 };
-        let count = cores.min(keyspace.segment_count()).min(8);
-        let workers = (0..count).filter_map(|index| Worker::start(&keyspace, load.clone(), index, count));
+        Recovery { keyspace, load, cut, records: 0, workers: Vec::new(), parallel }
+    }
+
+    /// Starts the threads: all or none, the segments are divided by their number.
+    fn start_workers(&mut self) {
+        let cores = if self.parallel { std::thread::available_parallelism().map_or(1, usize::from) } else { 0 };
+        let count = cores.min(self.keyspace.segment_count()).min(8);
+        let workers = (0..count).map_while(|index| Worker::start(&self.keyspace, self.load.clone(), index, count));
         let workers: Vec<Worker> = workers.collect();
-        // All or none: the segments are divided by the number of workers.
-        let workers = if workers.len() == count { workers } else { Vec::new() };
-        Recovery { keyspace, load, cut, records: 0, workers, parallel }
+        self.workers = if workers.len() == count { workers } else { Vec::new() };
     }
 
     /// Applies the records of one frame, or hands them to the workers.
@@ -80,6 +84,9 @@ impl Recovery {
             let record = record?;
             if record.version <= self.cut {
                 continue;
+            }
+            if self.records == 0 {
+                self.start_workers();
             }
             self.records += 1;
             let mut rest = record.effects;
@@ -128,11 +135,12 @@ impl Recovery {
         apply(&mut hold, &mut Freed::default()).map_err(|problem| corrupt(frame, problem.0))
     }
 
-    /// The segments of the keys that an effect is about; `None` for one about whole databases.
+    /// The segments whose entries an effect needs; `None` for all of them.
     fn segments_of(&self, effect: &Effect<'_>) -> Option<SegmentSet> {
         let segment_of = |key: &[u8]| SegmentSet::one(self.keyspace.segment_of(self.keyspace.hash(key)));
         match *effect {
             Effect::Move { key, to_key, .. } => Some(segment_of(key).union(segment_of(to_key))),
+            Effect::NewTable { .. } | Effect::Reset => Some(SegmentSet::EMPTY),
             _ => effect.single_key().map(segment_of),
         }
     }

@@ -376,6 +376,79 @@ fn threads_load_while_others_read_write_and_check_point() {
     }
 }
 
+#[test]
+fn what_is_not_loaded_is_counted_as_the_checkpoint_had_it() {
+    let directory = filled();
+    let mut session = Session::new(&lazy(directory.path()));
+    session.run(&["MOVE key:1 1"]);
+    let Session { store, executor, .. } = session;
+    drop(executor);
+    store.close().expect("a close");
+    let store = lazy(directory.path());
+    let sizes = [(0, KEYS as usize - 1, 0), (1, 1, 0)];
+    assert_eq!((done(&store), store.database_sizes(), store.statistics().keys), (0, sizes.to_vec(), KEYS as usize));
+    assert_eq!(Session::new(&store).run_now("DEL key:2"), ":1\r\n");
+    assert_eq!((store.database_sizes()[0].1, store.statistics().keys), (KEYS as usize - 2, KEYS as usize - 1));
+    while store.turn() {}
+    assert!(store.loading().is_done());
+    assert_eq!((store.database_sizes()[0].1, store.database_sizes()[1].1), (KEYS as usize - 2, 1));
+}
+
+#[test]
+fn emptying_everything_reads_nothing_first() {
+    for command in ["FLUSHALL", "FLUSHDB"] {
+        let directory = filled();
+        // What would be read is damaged: reading it would stop the store.
+        (0..KEYS).step_by(50).for_each(|number| damage(directory.path(), number));
+        let store = lazy(directory.path());
+        let mut session = Session::new(&store);
+        assert_eq!((done(&store), session.run_now(command)), (0, "+OK\r\n".to_owned()));
+        assert!(store.loading().is_done() && store.database_sizes().is_empty());
+        assert_eq!(
+            session.run(&["SET key:7 new", "GET key:7", "GET key:8", "DBSIZE"]),
+            "+OK\r\n$3\r\nnew\r\n$-1\r\n:1\r\n"
+        );
+        drop(session);
+        store.close().expect("a close");
+        let store = eager(directory.path());
+        assert_eq!((store.len().expect("a count"), store.get(&key(7)).expect("a read")), (1, Some(b"new".to_vec())));
+    }
+}
+
+#[test]
+fn emptying_one_database_leaves_the_others_in_the_file() {
+    for (checkpoint, threads) in [(false, false), (true, false), (false, true)] {
+        let directory = filled();
+        let mut session = Session::new(&lazy(directory.path()));
+        session.run(&["MOVE key:1 1", "MOVE key:2 1"]);
+        let Session { store, executor, .. } = session;
+        drop(executor);
+        store.close().expect("a close");
+        let store = lazy(directory.path());
+        assert_eq!(Session::new(&store).run_now("FLUSHDB"), "+OK\r\n");
+        assert_eq!((done(&store), store.database_sizes()), (0, vec![(1, 2, 0)]));
+        if checkpoint {
+            store.checkpoint().expect("a checkpoint");
+        }
+        store.put(&key(3), b"anew").expect("a put");
+        let check = |store: &Store| {
+            assert_eq!(store.len().expect("a count"), 1);
+            assert_eq!(store.get(&key(3)).expect("a read").as_deref(), Some(&b"anew"[..]));
+            assert_eq!(store.get(&key(4)).expect("a read"), None);
+            assert_eq!(store.database_sizes(), [(0, 1, 0), (1, 2, 0)]);
+            assert_eq!(store.statistics().keys, 3, "nothing of what was emptied came into memory");
+        };
+        check(&store);
+        store.close_without_checkpoint().expect("a close");
+        let mut options = lazy_at(directory.path(), &HandClock::at(NOW_MS));
+        options.threads = threads;
+        let store = Store::open(options).expect("a lazy start");
+        check(&store);
+        store.close().expect("a close");
+        check(&eager(directory.path()));
+    }
+}
+
 /// Also commands over whole databases.
 fn command() -> BoxedStrategy<String> {
     let whole = prop_oneof![4 => Just("DBSIZE"), 1 => Just("FLUSHDB"), 1 => Just("FLUSHALL")];

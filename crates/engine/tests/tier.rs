@@ -142,6 +142,40 @@ fn a_damaged_value_is_named_and_the_others_are_read() {
     assert!(sound >= 290, "{sound} of 300 can be read");
 }
 
+#[test]
+fn values_that_come_back_make_room_for_each_other_where_nothing_else_may_go() {
+    const KEYS: u32 = 40_000;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut options = tiered(directory.path(), 0);
+    options.durability = bowline::Durability::None;
+    let store = Store::open(options.clone()).expect("a new store");
+    let key = |number: u32| format!("key:{number}").into_bytes();
+    (0..KEYS).for_each(|number| _ = store.put(&key(number), text(number, 200).as_bytes()).expect("a put"));
+    store.close().expect("a clean close");
+    options.memory_limit.bytes = 1;
+    let store = Store::open(options).expect("the store again");
+    assert_eq!(store.tier().cold, KEYS as usize);
+    let limit = MemoryLimit { bytes: 4 << 20, policy: EvictionPolicy::Tier };
+    store.set_memory_limit(limit);
+    // Values that no checkpoint has take all the room there is.
+    let mut session = Session::new(&store);
+    let large = "x".repeat(1000);
+    for number in 0.. {
+        if store.memory().used + 2000 > limit.bytes {
+            break;
+        }
+        session.run_now(&format!("SET new:{number} {large}"));
+    }
+    let before = store.tier();
+    for number in 0..2000 {
+        assert_eq!(store.get(&key(number)).expect("a read").as_deref(), Some(text(number, 200).as_bytes()));
+        assert!(store.memory().used <= limit.bytes + 10_000, "{:?}", store.memory());
+    }
+    let (fetched, looked_at) = (store.tier().fetched - before.fetched, store.tier().looked_at - before.looked_at);
+    assert!(fetched > 1000, "{:?}", store.tier());
+    assert!(looked_at < 64 * fetched, "{looked_at} buckets were looked at for {fetched} values");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     /// The same steps on a store that keeps everything in memory.

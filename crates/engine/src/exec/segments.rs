@@ -3,7 +3,7 @@
 //! A command whose segments are there runs at once, whatever else is still to be loaded. Once everything is, all that is
 //! left of this is one look at a number. Not here: loading (`store::load`).
 
-use super::unit::{Watched, whole};
+use super::unit::{Watched, empties, whole};
 use super::{Executor, Planned, Request};
 use crate::error::Result;
 use crate::keyspace::{Keyspace, SegmentSet};
@@ -12,6 +12,10 @@ use crate::keyspace::{Keyspace, SegmentSet};
 fn segments_of(keyspace: &Keyspace, request: &Request<'_>, commands: &[Planned]) -> SegmentSet {
     let mut segments = SegmentSet::EMPTY;
     for planned in commands {
+        if empties(planned) {
+            // What is to go need not come first.
+            continue;
+        }
         if whole(planned) {
             return keyspace.every_segment();
         }

@@ -353,6 +353,11 @@ pub(super) fn whole(planned: &Planned) -> bool {
     planned.command.info.flags.has(Flags::WHOLE)
 }
 
+/// Whether it is FLUSHDB or FLUSHALL.
+pub(super) fn empties(planned: &Planned) -> bool {
+    whole(planned) && frees(planned)
+}
+
 fn frees(planned: &Planned) -> bool {
     planned.command.info.flags.has(Flags::FREES)
 }

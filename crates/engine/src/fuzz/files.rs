@@ -176,6 +176,7 @@ pub(super) fn log_remains(data: &[u8]) {
             checkpoint: Version(bytes.number()),
             previous_crc: 0,
             durable_position: bytes.number() * 8,
+            is_closed: bytes.number() % 2 == 1,
         };
         let mut file =
             if bytes.number() % 4 == 0 { vec![0; HEADER_BLOCK_BYTES as usize] } else { header.encode_block() };

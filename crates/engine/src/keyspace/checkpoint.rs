@@ -324,6 +324,8 @@ impl Keyspace {
         if id.0 < history.ids_in_file {
             history.current.databases.push(id);
         }
+        drop(history);
+        self.leave_out(id);
     }
 
     /// Notes that everything was emptied and ids begin anew. Only while every segment is locked for changes.
@@ -331,6 +333,8 @@ impl Keyspace {
         let mut history = self.history.lock();
         history.current = Gone { all: true, databases: Vec::new() };
         history.ids_in_file = 0;
+        drop(history);
+        self.leave_out_all();
     }
 
     /// Brings the map of databases back from a checkpoint, before anything is loaded.

@@ -11,6 +11,10 @@
 //! an entry by less than a new value has it fetched first (`exec`), and compaction tells where records went
 //! ([`Segment::relocate`]). Which checkpoint a location is about is known per segment, by whoever reads (`store::tier`).
 //!
+//! Where most of what memory holds may not go, because it is dirty, and most of the rest is cold, looking for what may is
+//! looking at everything. So each table remembers the last values that came back, and those that come next take the place
+//! of them: the least used of a few goes, the others have lost a use and come again later.
+//!
 //! Entries are named by hash and version here, which costs no copies of keys: one command may write many keys with one
 //! version, but hardly two of the same 64-bit hash; and then the index has two records of that hash and neither becomes
 //! cold.
@@ -22,8 +26,36 @@ use super::hash::KeyHasher;
 use super::mark::Mark;
 use super::segment::{DatabaseTable, Segment};
 use super::slot::EntryMut;
-use crate::limits::{EVICT_BUCKETS_MAX, EVICT_WINDOW, TIER_SLICE_BUCKETS, TIER_VALUE_BYTES_MIN};
+use crate::limits::{EVICT_BUCKETS_MAX, EVICT_WINDOW, TIER_VALUE_BYTES_MIN, TIER_WARMED_MAX, TIER_WARMED_WINDOW};
 use crate::version::Version;
+use std::collections::VecDeque;
+
+/// The hashes of entries whose values came back into memory, in the order in which they did.
+#[derive(Default)]
+pub(super) struct Warmed {
+    hashes: VecDeque<u64>,
+}
+
+impl Warmed {
+    fn add(&mut self, hash: u64) {
+        if self.hashes.len() >= TIER_WARMED_MAX {
+            // The hand finds it.
+            self.hashes.pop_front();
+        }
+        self.hashes.push_back(hash);
+    }
+}
+
+/// What was chosen to become cold.
+#[derive(Debug, Default)]
+pub(crate) struct Chosen {
+    /// Those that were found.
+    pub(crate) candidates: Vec<ColdCandidate>,
+    /// Whether all of the segment had its turn.
+    pub(crate) came_round: bool,
+    /// Buckets that were looked at.
+    pub(crate) buckets: usize,
+}
 
 /// An entry whose value may become cold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,19 +93,19 @@ pub(crate) fn leave_in_file(entry: Entry, location: Location) -> Entry {
 }
 
 impl Segment {
-    /// Chooses up to `count` values to become cold: those used the least among some neighbours each. Returns them, and
-    /// whether the hand came round all tables.
+    /// Chooses up to `count` values to become cold: those used the least among some neighbours each. Looks at `buckets`
+    /// buckets at most.
     pub(crate) fn choose_cold(
         &mut self,
-        count: usize,
+        (count, buckets): (usize, usize),
         hasher: &KeyHasher,
         random: &mut dyn FnMut() -> u64,
-    ) -> (Vec<ColdCandidate>, bool) {
-        let (mut chosen, mut buckets, mut rounds) = (Vec::new(), TIER_SLICE_BUCKETS, 0);
-        while chosen.len() < count && buckets > 0 && rounds < self.tables.len() {
+    ) -> Chosen {
+        let (mut chosen, mut rounds, mut left) = (Vec::new(), 0, buckets);
+        while chosen.len() < count && left > 0 && rounds < self.tables.len() {
             let at = if self.evict_from < self.tables.len() { self.evict_from } else { 0 };
             let Some((id, table)) = self.tables.get_mut(at) else { break };
-            let (found, came_round) = table.choose_cold(&mut buckets, random);
+            let (found, came_round) = table.choose_cold(&mut left, random);
             if let Some((hash, version)) = found.map(|entry| (hasher.hash(entry.key()), entry.version())) {
                 let candidate = ColdCandidate { database: *id, hash, version };
                 if !chosen.contains(&candidate) {
@@ -83,7 +115,21 @@ impl Segment {
             self.evict_from = at + usize::from(came_round);
             rounds += usize::from(came_round);
         }
-        (chosen, rounds >= self.tables.len())
+        Chosen { candidates: chosen, came_round: rounds >= self.tables.len(), buckets: buckets - left }
+    }
+
+    /// Chooses up to `count` values to become cold among those that came back lately. Looks at a few entries for each, however
+    /// many there are.
+    pub(crate) fn choose_warmed(&mut self, count: usize, hasher: &KeyHasher) -> Chosen {
+        let mut chosen: Vec<ColdCandidate> = Vec::new();
+        for (id, table) in &mut self.tables {
+            while chosen.len() < count
+                && let Some((hash, version)) = table.choose_warmed(hasher)
+            {
+                chosen.push(ColdCandidate { database: *id, hash, version });
+            }
+        }
+        Chosen { candidates: chosen, came_round: true, buckets: 0 }
     }
 
     /// Lets the value of a candidate go that stands at `location` of the checkpoint published last; returns the entry as
@@ -118,6 +164,7 @@ impl Segment {
         warm.set_uses(found.get().uses().max(1));
         let cold = found.replace(warm);
         table.tracking.is_cold_no_more();
+        table.hands.warmed.add(hash);
         Ok(cold)
     }
 
@@ -153,6 +200,30 @@ impl DatabaseTable {
             looked_at += 1;
         }
         (choice.best.map(|(.., entry)| entry), came_round)
+    }
+
+    /// The next of the values that came back to become cold.
+    fn choose_warmed(&mut self, hasher: &KeyHasher) -> Option<(u64, Version)> {
+        let DatabaseTable { table, hands, .. } = self;
+        let mut best: Option<(u8, u64, Version)> = None;
+        let (mut seen, mut left) = (0, hands.warmed.hashes.len());
+        while seen < TIER_WARMED_WINDOW && left > 0 {
+            left -= 1;
+            let Some(hash) = hands.warmed.hashes.pop_front() else { break };
+            // What has changed since has no place here; what is cold again neither.
+            let is_it = |entry: EntryRef<'_>| !entry.is_cold() && hasher.hash(entry.key()) == hash;
+            let found = table.find_mut_where(hash, is_it);
+            let Some(found) = found.filter(|found| may_become_cold(found.get(), found.mark())) else { continue };
+            seen += 1;
+            let this = (found.get().uses(), hash, found.get().version());
+            found.get().forget_use();
+            let stays = match best {
+                Some(before) if before.0 <= this.0 => Some(this),
+                _ => best.replace(this),
+            };
+            hands.warmed.hashes.extend(stays.map(|(_, hash, _)| hash));
+        }
+        best.map(|(_, hash, version)| (hash, version))
     }
 
     /// The entry of this hash and version.

@@ -18,6 +18,7 @@
 //! does not depend on how many others there are. With the policy "tier" no entry goes, only values do: `cold` has that.
 //! Not here: when and how many (`store`), the effect (`command`).
 
+use super::cold::Warmed;
 use super::database::DatabaseId;
 use super::entry::EntryRef;
 use super::segment::{DatabaseTable, Segment};
@@ -107,6 +108,8 @@ pub(super) const USES_OF_GHOSTS: u8 = 2;
 #[derive(Default)]
 pub(super) struct Hands {
     pub(super) all: TableHand,
+    /// Entries whose values came back into memory, the oldest first.
+    pub(super) warmed: Warmed,
     moved: TableHand,
     /// The last place in the order of expiry.
     expiring: (u64, u64),

@@ -4,6 +4,9 @@
 //!   await_segments --> not loaded --Loader: tables apart, without a lock--> finish: one short hold --> loaded, for good
 //! ```
 //!
+//! How many entries are to come is known of each database. One that is emptied has none to come: where everything is, all
+//! segments are loaded at once; where one database is, its entries are left out of every segment that comes later.
+//!
 //! Invariant: nothing of a segment that is not loaded is in memory, so nothing of it is dirty, removed or due, and what any
 //! checkpoint published meanwhile has of it is what the first one had. Whoever is about to look at entries, or to change
 //! some, has their segments loaded before it takes a hold: a segment that was loaded stays so.
@@ -14,14 +17,51 @@ use super::database::DatabaseId;
 use super::entry::Entry;
 use super::segment::{DoesNotFit, Segment};
 use super::{Keyspace, SegmentSet};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 
+/// The entries of segments that are not loaded.
+#[derive(Default)]
+pub(super) struct ToCome {
+    /// How many each database has.
+    entries: BTreeMap<DatabaseId, u64>,
+    /// Databases that were emptied: what the file has of them does not come.
+    dropped: Vec<DatabaseId>,
+}
+
 impl Keyspace {
-    /// Says that the entries of all segments are still to come. Before anything is in them.
-    pub(crate) fn await_segments(&self) {
+    /// Says that the entries of all segments are still to come, so many of each database. Before anything is in them.
+    pub(crate) fn await_segments(&self, entries: impl IntoIterator<Item = (DatabaseId, u64)>) {
         self.segments.iter().for_each(|segment| segment.set_loaded(false));
         self.unloaded.store(self.segments.len(), Ordering::Relaxed);
+        *self.to_come.lock() = ToCome { entries: entries.into_iter().collect(), dropped: Vec::new() };
+    }
+
+    /// Entries of each database in segments that are not loaded, those that have expired counted. Exact together with what
+    /// a hold on all segments shows.
+    pub fn entries_to_come(&self) -> Vec<(DatabaseId, u64)> {
+        if self.all_loaded() {
+            return Vec::new();
+        }
+        self.to_come.lock().entries.iter().filter(|(_, entries)| **entries > 0).map(|(id, of)| (*id, *of)).collect()
+    }
+
+    /// What is to come of a database is not wanted any more. Only while every segment is locked for changes.
+    pub(super) fn leave_out(&self, id: DatabaseId) {
+        if !self.all_loaded() {
+            let mut to_come = self.to_come.lock();
+            to_come.entries.remove(&id);
+            to_come.dropped.push(id);
+        }
+    }
+
+    /// Nothing that is to come is wanted any more: every segment counts as loaded. Only while each is locked for changes.
+    pub(super) fn leave_out_all(&self) {
+        if !self.all_loaded() {
+            *self.to_come.lock() = ToCome::default();
+            self.segments.iter().for_each(|segment| segment.set_loaded(true));
+            self.unloaded.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Whether all segments are in memory: one load of a word that hardly ever changes.
@@ -115,27 +155,43 @@ impl Loader<'_> {
     /// # Panics
     /// If something is in the segment already.
     pub fn finish(self) -> Result<(), DoesNotFit> {
-        self.finish_if(|_| true).map(drop)
+        self.put_in(true, |_| true).map(drop)
     }
 
     /// As [`Loader::finish`], if `is_right` says so: it is told how many of the entries are cold, while the segment is held
-    /// for changes. Else drops them; returns which.
-    pub(crate) fn finish_if(mut self, is_right: impl FnOnce(usize) -> bool) -> Result<bool, DoesNotFit> {
+    /// for changes. Else drops them; returns which. Where everything was emptied meanwhile none goes in, and that is right.
+    pub(crate) fn finish_if(self, is_right: impl FnOnce(usize) -> bool) -> Result<bool, DoesNotFit> {
+        self.put_in(false, is_right)
+    }
+
+    fn put_in(mut self, also_unawaited: bool, is_right: impl FnOnce(usize) -> bool) -> Result<bool, DoesNotFit> {
         while !self.waiting.is_empty() {
             self.put_one()?;
         }
-        let cold = self.apart.tables().map(|(_, table)| table.cold()).sum();
+        let segment = &self.keyspace.segments[self.segment];
         let mut hold = self.keyspace.hold(SegmentSet::EMPTY, SegmentSet::one(self.segment));
-        let is_right = is_right(cold);
+        let is_awaited = !segment.is_loaded();
+        if !is_awaited && !also_unawaited {
+            return Ok(is_right(0));
+        }
+        let dropped = self.keyspace.to_come.lock().dropped.clone();
+        let unwanted: Vec<_> = dropped.into_iter().filter_map(|id| self.apart.detach(id)).collect();
+        let is_right = is_right(self.apart.tables().map(|(_, table)| table.cold()).sum());
         if is_right {
-            hold.segment_mut(self.segment).take_over(&mut self.apart);
-            let segment = &self.keyspace.segments[self.segment];
-            if !segment.is_loaded() {
-                segment.set_loaded(true);
+            if is_awaited {
+                let mut to_come = self.keyspace.to_come.lock();
+                for (id, table) in self.apart.tables() {
+                    let entries = to_come.entries.entry(id).or_default();
+                    *entries = entries.saturating_sub(table.entries().len() as u64);
+                }
                 self.keyspace.unloaded.fetch_sub(1, Ordering::Relaxed);
             }
+            hold.segment_mut(self.segment).take_over(&mut self.apart);
+            segment.set_loaded(true);
         }
         drop(hold);
+        // Much memory may go with them.
+        drop(unwanted);
         Ok(is_right)
     }
 

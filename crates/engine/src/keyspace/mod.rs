@@ -45,6 +45,7 @@ pub use segment::{DatabaseTable, DoesNotFit, Put, Segment};
 use checkpoint::History;
 use hash::KeyHasher;
 use hold::LockedSegment;
+use load::ToCome;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -64,6 +65,8 @@ pub struct Keyspace {
     history: Mutex<History>,
     /// Segments whose entries are still in the file only.
     unloaded: AtomicUsize,
+    /// What is in them.
+    to_come: Mutex<ToCome>,
 }
 
 impl Keyspace {
@@ -81,6 +84,7 @@ impl Keyspace {
             counters,
             history: Mutex::default(),
             unloaded: AtomicUsize::new(0),
+            to_come: Mutex::default(),
         }
     }
 

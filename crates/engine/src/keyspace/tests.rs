@@ -812,6 +812,29 @@ fn a_file_that_holds_a_key_twice_or_in_a_wrong_place_is_not_loaded() {
     assert!(keyspace.restore_databases(&databases).is_err(), "two numbers stand for one id");
 }
 
+#[test]
+fn what_was_being_loaded_when_everything_was_emptied_stays_out() {
+    let keyspace = new_keyspace();
+    keyspace.await_segments([(ZERO, 2), (DatabaseId(1), 0)]);
+    assert_eq!(keyspace.entries_to_come(), [(ZERO, 2)]);
+    let entry = || Entry::new(b"a", Value::Integer(1), Version(9), 0, None);
+    let (hash, mut freed) = (keyspace.hash(b"a"), Freed::default());
+    let mut loader = keyspace.loader(keyspace.segment_of(hash), &[]);
+    loader.add(ZERO, hash, entry()).expect("it waits");
+    let mut hold = keyspace.hold(SegmentSet::EMPTY, keyspace.every_segment());
+    apply_to_many(&mut hold, &Effect::Reset, Version(10), &mut freed).expect("a reset");
+    let put = Effect::Put { database: ZERO, key: b"a", value: Value::Bytes(b"new"), expire_at: None };
+    apply_to_key(&mut hold, hash, &put, Version(11), &mut freed).expect("a put");
+    drop(hold);
+    assert!(keyspace.all_loaded() && keyspace.entries_to_come().is_empty());
+    let loaded = loader.finish_if(|cold| cold == 0).expect("nothing is put in");
+    assert!(loaded);
+    assert_eq!(state_of(&keyspace).len(), 1);
+    let hold = keyspace.hold(keyspace.every_segment(), SegmentSet::EMPTY);
+    let found = hold.table(keyspace.segment_of(hash), ZERO).and_then(|table| table.find(hash, b"a"));
+    assert_eq!(found.map(|entry| entry.version()), Some(Version(11)));
+}
+
 /// Ends the writers, also when the test fails.
 struct StopsAtEnd<'a>(&'a AtomicBool);
 

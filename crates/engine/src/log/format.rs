@@ -7,7 +7,7 @@
 //!  file header (96 bytes, twice: the valid one with the highest (sequence, generation) counts)
 //!    0 magic u64        8 crc u32 of bytes 12..96   12 format u16     14 header bytes u16   16 store id, 16 bytes
 //!   32 sequence u64    40 generation u64            48 start position u64                   56 epoch u64
-//!   64 replay from u64 72 checkpoint version u64    80 previous frame's header crc u32      84 zero u32
+//!   64 replay from u64 72 checkpoint version u64    80 previous frame's header crc u32      84 flags u32 (bit 0: closed)
 //!   88 durable position u64
 //!
 //!  frame      | frame header (144 bytes) | payload |        payload = records, see `record`
@@ -30,6 +30,9 @@
 //!   written. The header stands far from the end of the log, so a lost block there takes one witness with it at most.
 //! - *Epoch* rises at every open, so frames of an earlier life never continue a later one.
 //! - *Replay from*: nothing before this position matters any more; it only rises.
+//! - *Closed*: the log was closed in order. Its last frame is the closing mark at the durable position, and nothing was
+//!   ever written behind it. The next open says otherwise in both headers before it writes a frame; a reader looks
+//!   whether the closing mark is there, and whether anything follows it after all.
 //! - *Version limit*: versions up to it may have been seen by somebody and are not handed out again.
 //! - A frame without records is a mark; its first and last version are the newest version before it.
 //!
@@ -60,6 +63,9 @@ pub const FLAG_RESET: u16 = 1 << 1;
 /// Flag of the mark that a close writes.
 pub const FLAG_CLOSED: u16 = 1 << 2;
 
+/// Flag of a file header: the log was closed.
+const FILE_CLOSED: u32 = 1 << 0;
+
 const FILE_MAGIC: [u8; 8] = *b"BOWL-LOG";
 const SECTOR_BYTES: u64 = 512;
 
@@ -76,7 +82,7 @@ mod file_at {
     pub(super) const REPLAY_FROM: usize = 64;
     pub(super) const CHECKPOINT: usize = 72;
     pub(super) const PREVIOUS_CRC: usize = 80;
-    pub(super) const ZERO: usize = 84;
+    pub(super) const FLAGS: usize = 84;
     pub(super) const DURABLE_POSITION: usize = 88;
 }
 
@@ -104,7 +110,7 @@ mod frame_at {
     pub(super) const VERSION_LIMIT: usize = 136;
 }
 
-const _: () = assert!(file_at::ZERO + 4 == file_at::DURABLE_POSITION);
+const _: () = assert!(file_at::FLAGS + 4 == file_at::DURABLE_POSITION);
 const _: () = assert!(file_at::DURABLE_POSITION + 8 == FILE_HEADER_BYTES);
 const _: () = assert!(FILE_HEADER_BYTES as u64 <= SECTOR_BYTES);
 const _: () = assert!(SLOT_OFFSETS[0] + SECTOR_BYTES <= SLOT_OFFSETS[1]);
@@ -140,6 +146,8 @@ pub struct FileHeader {
     pub previous_crc: u32,
     /// Every byte before this position was durable when the header was written.
     pub durable_position: u64,
+    /// The log was closed: the mark at `durable_position` is its last frame, and nothing was written behind it.
+    pub is_closed: bool,
 }
 
 /// What stands in the place of a file header.
@@ -168,6 +176,7 @@ impl FileHeader {
         put(&mut bytes, file_at::REPLAY_FROM, self.replay_from.to_le_bytes());
         put(&mut bytes, file_at::CHECKPOINT, self.checkpoint.0.to_le_bytes());
         put(&mut bytes, file_at::PREVIOUS_CRC, self.previous_crc.to_le_bytes());
+        put(&mut bytes, file_at::FLAGS, if self.is_closed { FILE_CLOSED } else { 0 }.to_le_bytes());
         put(&mut bytes, file_at::DURABLE_POSITION, self.durable_position.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[file_at::FORMAT..]);
         put(&mut bytes, file_at::CRC, crc.to_le_bytes());
@@ -222,6 +231,7 @@ impl FileHeader {
             checkpoint: Version(u64_at(bytes, file_at::CHECKPOINT)),
             previous_crc: u32_at(bytes, file_at::PREVIOUS_CRC),
             durable_position: u64_at(bytes, file_at::DURABLE_POSITION),
+            is_closed: u32_at(bytes, file_at::FLAGS) & FILE_CLOSED != 0,
         })
     }
 
@@ -375,6 +385,7 @@ mod tests {
         checkpoint: Version(0x44),
         previous_crc: 0xDEAD_BEEF,
         durable_position: 0x5555,
+        is_closed: false,
     };
 
     const FRAME_HEADER: FrameHeader = FrameHeader {
@@ -414,6 +425,11 @@ mod tests {
                       5555000000000000";
         assert_eq!(hex(&FILE_HEADER.encode()), golden);
         assert_eq!(FileHeader::decode(&FILE_HEADER.encode()), FileHeaderRead::Header(FILE_HEADER));
+        let closed = FileHeader { is_closed: true, ..FILE_HEADER };
+        let golden = golden.replace("efbeadde00000000", "efbeadde01000000");
+        let crc_at = 2 * file_at::CRC..2 * file_at::FORMAT;
+        assert_eq!(hex(&closed.encode())[crc_at.end..], golden[crc_at.end..]);
+        assert_eq!(FileHeader::decode(&closed.encode()), FileHeaderRead::Header(closed));
     }
 
     #[test]
@@ -475,12 +491,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_file_header_comes_back(store_id: [u8; 16], numbers: [u64; 7], previous_crc: u32) {
+        fn every_file_header_comes_back(store_id: [u8; 16], numbers: [u64; 7], previous_crc: u32, is_closed: bool) {
             let [sequence, generation, start_position, epoch, replay_from, checkpoint, durable_position] = numbers;
             let checkpoint = Version(checkpoint);
             let header = FileHeader {
                 store_id, sequence, generation, start_position, epoch, replay_from, checkpoint, previous_crc,
-                durable_position,
+                durable_position, is_closed,
             };
             prop_assert_eq!(FileHeader::decode_block(&header.encode_block()), FileHeaderRead::Header(header));
         }

@@ -64,6 +64,7 @@ pub use self::files::FilePreparer;
 use self::files::Files;
 pub(crate) use self::files::{is_full, number_of};
 pub use self::record::{Record, Records, ReplayFrame};
+pub use self::recovery::NameSync;
 pub use self::room::{Admission, RECORD_ROOM_BYTES, RoomClass};
 use self::room::{NoRoom, Room};
 pub use self::salvage::LogCut;
@@ -104,6 +105,8 @@ pub struct LogOptions {
     pub version_floor: Version,
     /// The file system.
     pub disk: Arc<dyn Disk>,
+    /// The directory's names, where they are being made durable already; else opening the log does it.
+    pub names: Option<NameSync>,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
     /// Where finished files are copied before they are given up; `None` keeps no copies.

@@ -8,14 +8,16 @@
 //! failed and the page counts as clean. So everything after the last witness is written once more, byte for byte, and
 //! synced, before anybody can read it. Only the newest file can hold such bytes: its header was written after the files
 //! before it were synced. Then the opening mark, with an epoch above every other, makes sure that what is left of a torn
-//! tail never continues the log.
+//! tail never continues the log. A header that says that the log was closed is followed by two that do not: one before
+//! anything else is written, the other with the opening mark.
 //!
-//! Every step writes bytes that are there already, or behind the end; so a crash at any of them changes nothing.
+//! Every other step writes bytes that are there already, or behind the end; so a crash at any of them changes nothing.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
 
@@ -41,34 +43,58 @@ const REWRITE_BYTES: u64 = 1024 * 1024;
 
 /// What [`super::Log::open`] does.
 pub(crate) fn open(
-    options: LogOptions,
+    mut options: LogOptions,
     replay: &mut dyn FnMut(ReplayFrame) -> Result<()>,
     progress: &dyn Fn(Progress),
 ) -> Result<(Arc<Shared>, LogWriter, Recovered)> {
     let disk = Arc::clone(&options.disk);
-    prepare_directory(&*disk, &options.directory)?;
-    let survey = Survey::of(&*disk, &options.directory)?;
-    match survey.newest {
-        None => create(options, &survey),
-        Some(newest) => {
-            let mut scan = Scan::default();
-            let mut reader = Reader { disk: &*disk, survey: &survey, deliver: replay, progress };
-            scan.run(&mut reader, newest)?;
-            go_on(options, &survey, &scan)
-        }
+    remove_leftover(&*disk, &options.directory)?;
+    let names = options.names.take();
+    if names.is_none() {
+        // A spare may have got its name just before a crash: it counts from here on.
+        make_directory(&*disk, &options.directory)?;
     }
+    let survey = Survey::of(&*disk, &options.directory)?;
+    let mut scan = Scan::default();
+    if let Some(newest) = survey.newest {
+        let mut reader = Reader { disk: &*disk, survey: &survey, deliver: replay, progress };
+        // What is yet to be archived matters from the file's beginning on.
+        if options.archive.is_some() { scan.run(&mut reader, newest) } else { scan.run_to_open(&mut reader, newest) }?;
+    }
+    let is_new = survey.newest.is_none();
+    let mut opened = if is_new { create(options, &survey) } else { go_on(options, &survey, &scan) }?;
+    opened.1.wait_for_names(names);
+    Ok(opened)
 }
 
-/// Makes the directory ready, and removes what a crash left half made.
-fn prepare_directory(disk: &dyn Disk, directory: &Path) -> Result<()> {
+/// Makes the directory, and removes what a crash left half made.
+fn remove_leftover(disk: &dyn Disk, directory: &Path) -> Result<()> {
     let leftover = directory.join(PREPARE_NAME);
     disk.create_directory(directory).map_err(|source| Error::io("create", directory, source))?;
     match disk.remove(&leftover) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", &leftover, source)),
-        _ => {}
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &leftover, source)),
+        _ => Ok(()),
     }
-    // A spare may have got its name just before a crash: it counts from here on.
-    make_directory(disk, directory)
+}
+
+/// The names of a log being made durable on a thread: some flushes of the disk, one after another. The start reads
+/// meanwhile, and serves; nothing is acknowledged before the names are durable.
+pub struct NameSync(JoinHandle<Result<()>>);
+
+impl NameSync {
+    /// Begins to make the log's directory, every name on the way to it, and every name in it durable.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn start(disk: Arc<dyn Disk>, directory: PathBuf) -> io::Result<NameSync> {
+        let thread = thread::Builder::new().name("log-names".to_owned());
+        Ok(NameSync(thread.spawn(move || make_directory(&*disk, &directory))?))
+    }
+
+    /// Waits until they are.
+    pub(crate) fn finish(self) -> Result<()> {
+        self.0.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
 }
 
 /// Makes the directory, every name on the way to it, and every name in it durable.
@@ -115,6 +141,7 @@ fn create(options: LogOptions, survey: &Survey) -> Result<(Arc<Shared>, LogWrite
         durable_position: 0,
         checkpoint: Version::ZERO,
         previous_crc: 0,
+        is_closed: false,
     };
     let active = ActiveFile::start(spare, header);
     active.write_header_block()?;
@@ -135,8 +162,14 @@ fn go_on(options: LogOptions, survey: &Survey, scan: &Scan) -> Result<(Arc<Share
     let shared = share(options, survey, version);
     let file = shared.files.disk.open(&found.path).map_err(|source| Error::io("open", &found.path, source))?;
     let spare = Spare { file, path: found.path.clone(), capacity: found.capacity() };
-    let active = ActiveFile::go_on(spare, header, scan.position)?;
+    let (was_closed, header) = (header.is_closed, reopened(header));
+    let mut active = ActiveFile::go_on(spare, header, scan.position)?;
     let rewritten_bytes = rewrite(&active, scan.witnessed.max(header.start_position), scan.position)?;
+    if was_closed {
+        // The other header goes with the opening mark: one that is lost must not say again that the log is closed.
+        active.header.generation += 1;
+        active.write(&active.header.encode(), active.header.slot_offset())?;
+    }
     retire_others(&shared.files, survey, &scan.chain);
     let ends = older.iter().zip(scan.chain.iter().skip(1));
     for (file, next) in ends {
@@ -161,6 +194,11 @@ fn go_on(options: LogOptions, survey: &Survey, scan: &Scan) -> Result<(Arc<Share
         epoch,
     };
     Ok((Arc::clone(&shared), begin_epoch(shared, active, tail)?, recovered))
+}
+
+/// The header of a file that is gone on with: no longer closed, beside the header that says it is.
+fn reopened(header: FileHeader) -> FileHeader {
+    FileHeader { is_closed: false, generation: header.generation + u64::from(header.is_closed), ..header }
 }
 
 /// Writes the bytes from position `from` to `to` once more, and the file's header, and syncs them.

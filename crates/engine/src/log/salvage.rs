@@ -195,6 +195,7 @@ impl LogRemains {
                 checkpoint: Version::ZERO,
                 previous_crc: frame.previous_crc,
                 durable_position: 0,
+                is_closed: false,
             });
             let what = "the file header is damaged; the first frame says where the file starts";
             self.damage.push(Damage { path: file.path.clone(), offset: 0, what });
@@ -326,7 +327,7 @@ impl LogRemains {
         }
         let behind_one = scan.position + FRAME_HEADER_BYTES as u64;
         let mut next = None;
-        for_each_frame_header(&*self.disk, file, end, &mut |offset, frame| {
+        for_each_frame_header(&*self.disk, file, end..u64::MAX, &mut |offset, frame| {
             let is_ours = frame.store_id == header.store_id
                 && implied_start(offset, frame.position) == Some(header.start_position)
                 && frame.epoch >= scan.epoch
@@ -367,7 +368,7 @@ impl LogRemains {
         // An archive may be as long as the store is old.
         for file in self.survey.files.iter().take(self.own) {
             let start = file.header.map(|header| header.start_position);
-            for_each_frame_header(&*self.disk, file, 0, &mut |offset, frame| {
+            for_each_frame_header(&*self.disk, file, 0..u64::MAX, &mut |offset, frame| {
                 let implied = implied_start(offset, frame.position);
                 let stands_there = start.map_or(implied >= Some(scan.position), |start| implied == Some(start));
                 if stands_there

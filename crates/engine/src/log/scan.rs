@@ -15,6 +15,12 @@
 //! after P and in all files without a header, so that a rotten length or file header hides nothing. A witness need not
 //! have a whole payload.
 //!
+//! A log that was closed in order says so in its file header (`format`): nothing was ever written behind its closing mark.
+//! Where that mark is there, only what stands right behind it is looked at, in case the header is one from before; and
+//! when it is opened, reading begins at the frame from which replay begins: every frame repeats its predecessor's crc, so
+//! the closing mark proves those before it. What stands before them is never used; it is not looked at, unless it is yet to be
+//! archived.
+//!
 //! Values hold whatever a client likes, also frames. So a witness must stand where its position says, and what lies
 //! inside a torn frame whose header is the next one is not looked at. Only who knows the store's identity, which no
 //! client is told, could forge one; it would make the log refuse to open, never lose anything.
@@ -22,6 +28,7 @@
 //! Not here: repairing the tail (`recovery`).
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::format::{
@@ -35,6 +42,12 @@ use crate::version::Version;
 
 /// Bytes read at once.
 const CHUNK_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes read at once in the search for witnesses: they stay in the processor's cache until they are looked at.
+const SEARCH_BYTES: u64 = 1024 * 1024;
+/// How far behind a closing mark a witness is looked for.
+const SEARCH_CLOSED_BYTES: u64 = 1024 * 1024;
+/// Bytes before a closing mark that are read before any of them is replayed.
+const CLOSED_TAIL_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// A rest of a payload of this size or more is read into its place without a detour.
 const DIRECT_BYTES: usize = 1024 * 1024;
 
@@ -88,16 +101,26 @@ impl Scan {
         Scan { limit, ..Scan::default() }
     }
 
+    /// Reads what a start needs of the log whose newest file is at `newest` in the survey: where it was closed in order,
+    /// only the frames from which replay begins. Reads like [`Scan::run`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Scan::run`].
+    pub(crate) fn run_to_open(&mut self, reader: &mut Reader<'_>, newest: (usize, FileHeader)) -> Result<()> {
+        let Some((closed, frames)) = read_closed(reader, newest)? else {
+            return self.run(reader, newest);
+        };
+        *self = closed;
+        self.check_end(reader)?;
+        frames.into_iter().try_for_each(|frame| (reader.deliver)(frame))
+    }
+
     /// Reads the log whose newest file is at `newest` in the survey.
     ///
     /// # Errors
     /// `Corrupt` for damage; what was read before it stands in `self`.
     pub(crate) fn run(&mut self, reader: &mut Reader<'_>, (newest, header): (usize, FileHeader)) -> Result<()> {
-        self.replay_from = header.replay_from;
-        // Going on before the position where replay begins would put frames where the next start does not look for them.
-        self.proven = header.durable_position.max(header.replay_from);
-        self.witnessed = self.proven;
-        self.epoch_max = reader.survey.files.iter().filter_map(|file| Some(file.header?.epoch)).max().unwrap_or(0);
+        self.expect_proven(reader.survey, &header);
         let first = self.first_file(reader.survey, newest)?;
         self.bytes_total = header.start_position.saturating_sub(first.1.start_position)
             + reader.survey.files.get(newest).map_or(0, FoundFile::capacity);
@@ -108,6 +131,21 @@ impl Scan {
             next = self.successor(reader.survey, header);
         }
         self.check_end(reader)
+    }
+
+    /// What the newest file header proves.
+    fn expect_proven(&mut self, survey: &Survey, newest: &FileHeader) {
+        self.replay_from = newest.replay_from;
+        // Going on before the position where replay begins would put frames where the next start does not look for them.
+        self.proven = newest.durable_position.max(newest.replay_from);
+        self.witnessed = self.proven;
+        self.epoch_max = survey.files.iter().filter_map(|file| Some(file.header?.epoch)).max().unwrap_or(0);
+    }
+
+    /// Whether the log ends with the closing mark that the newest file header, `newest`, tells of.
+    fn is_closed(&self, newest: &FileHeader) -> bool {
+        let mark_bytes = FRAME_HEADER_BYTES as u64;
+        newest.is_closed && self.was_closed && self.position.checked_sub(mark_bytes) == Some(newest.durable_position)
     }
 
     /// The file that holds what is right before the position where replay begins.
@@ -160,13 +198,22 @@ impl Scan {
         reader: &mut Reader<'_>,
         place: usize,
         header: FileHeader,
-        mut offset: u64,
+        offset: u64,
     ) -> Result<()> {
         let Some(found) = reader.survey.files.get(place) else {
             return Ok(());
         };
-        let mut chunks = Chunks::open(reader.disk, found)?;
-        while let Some((frame, crc)) = self.next_header(&mut chunks, offset, &header)? {
+        self.read_chunks(reader, &mut Chunks::open(reader.disk, found, CHUNK_BYTES)?, header, offset)
+    }
+
+    fn read_chunks(
+        &mut self,
+        reader: &mut Reader<'_>,
+        chunks: &mut Chunks<'_>,
+        header: FileHeader,
+        mut offset: u64,
+    ) -> Result<()> {
+        while let Some((frame, crc)) = self.next_header(chunks, offset, &header)? {
             if self.is_beyond_limit(&frame) {
                 return Ok(());
             }
@@ -178,7 +225,7 @@ impl Scan {
             if crc32c::crc32c(&payload) != frame.payload_crc {
                 return Ok(());
             }
-            self.accept(reader, found, offset, (frame, crc), payload)?;
+            self.accept(reader, chunks.found, offset, (frame, crc), payload)?;
             self.report(reader, bytes);
             offset += bytes;
         }
@@ -276,7 +323,7 @@ impl Scan {
         let Some(found) = reader.survey.files.get(last) else {
             return Ok(0);
         };
-        let next = self.next_header(&mut Chunks::open(reader.disk, found)?, at, file)?;
+        let next = self.next_header(&mut Chunks::open(reader.disk, found, FRAME_HEADER_BYTES as u64)?, at, file)?;
         let fits = |bytes: &u64| at.saturating_add(*bytes) <= found.length;
         Ok(next.map(|(frame, _)| frame.frame_bytes()).filter(fits).unwrap_or(0))
     }
@@ -309,28 +356,71 @@ impl Scan {
                 });
             }
         }
-        let (store_id, torn_bytes) = (active.store_id, self.torn_frame_bytes(reader, last, (end_offset, &active))?);
+        if self.find_witness(reader, last, (end_offset, &active))? {
+            let what = "a frame is damaged that was durable; a later frame proves it";
+            return Err(corrupt(survey, last, end_offset, what));
+        }
+        Ok(())
+    }
+
+    /// Looks for a witness behind the end of the log, which stands at `end_offset` of the file at `last`. Notes what of a
+    /// torn tail it sees.
+    fn find_witness(
+        &mut self,
+        reader: &Reader<'_>,
+        last: usize,
+        (end_offset, active): (u64, &FileHeader),
+    ) -> Result<bool> {
+        let is_closed = self.is_closed(active);
+        let torn_bytes = self.torn_frame_bytes(reader, last, (end_offset, active))?;
+        let from = end_offset + torn_bytes;
         let torn_end = self.position + torn_bytes;
-        let mut witness = Search { scan: self, store_id, found: false, torn_end };
-        for (place, file) in survey.files.iter().enumerate() {
+        let mut witness = Search { scan: self, store_id: active.store_id, found: false, torn_end };
+        for (place, file) in reader.survey.files.iter().enumerate() {
             if place == last {
-                witness.look_through(reader.disk, file, (end_offset + torn_bytes, Some(active.start_position)))?;
-            } else if file.header.is_none() {
-                witness.look_through(reader.disk, file, (0, None))?;
+                let to = if is_closed { from.saturating_add(SEARCH_CLOSED_BYTES) } else { u64::MAX };
+                witness.look_through(reader.disk, file, from..to, Some(active.start_position))?;
+            } else if file.header.is_none() && !is_closed {
+                witness.look_through(reader.disk, file, 0..u64::MAX, None)?;
             }
         }
         let Search { found, torn_end, .. } = witness;
-        if found {
-            return Err(corrupt(
-                survey,
-                last,
-                end_offset,
-                "a frame is damaged that was durable; a later frame proves it",
-            ));
-        }
         self.torn_bytes = torn_end - self.position;
-        Ok(())
+        Ok(found)
     }
+}
+
+/// Reads a log that was closed in order, from the frame from which replay begins; returns the frames to be replayed.
+/// `None` where it was not, or that frame is not in the newest file, or much follows it.
+fn read_closed(reader: &Reader<'_>, (newest, header): (usize, FileHeader)) -> Result<Option<(Scan, Vec<ReplayFrame>)>> {
+    let tail = header.durable_position.checked_sub(header.replay_from).filter(|bytes| *bytes <= CLOSED_TAIL_BYTES_MAX);
+    // Where replay begins with the file, the one before it matters too.
+    let before = header.replay_from.checked_sub(header.start_position).filter(|bytes| *bytes > 0);
+    let (true, Some(tail), Some(before)) = (header.is_closed, tail, before) else {
+        return Ok(None);
+    };
+    let Some(found) = reader.survey.files.get(newest) else {
+        return Ok(None);
+    };
+    let offset = HEADER_BLOCK_BYTES + before;
+    // With the closing mark, and the place of one that might follow it.
+    let mut chunks = Chunks::open(reader.disk, found, tail + 2 * FRAME_HEADER_BYTES as u64)?;
+    let Some((first, _)) = chunks.get(offset, FRAME_HEADER_BYTES)?.and_then(FrameHeader::decode) else {
+        return Ok(None);
+    };
+    let mut scan = Scan { chain: vec![newest], ..Scan::default() };
+    scan.expect_proven(reader.survey, &header);
+    (scan.position, scan.previous_crc) = (header.replay_from, first.previous_crc);
+    scan.epoch = header.epoch;
+    let mut frames = Vec::new();
+    let mut keep = |frame| {
+        frames.push(frame);
+        Ok(())
+    };
+    let mut keeping =
+        Reader { disk: reader.disk, survey: reader.survey, deliver: &mut keep, progress: reader.progress };
+    scan.read_chunks(&mut keeping, &mut chunks, header, offset)?;
+    Ok(scan.is_closed(&header).then_some((scan, frames)))
 }
 
 /// Where a file whose frame at `offset` has `position` must start.
@@ -353,9 +443,9 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Looks at what stands in `file` from `from` on; `start` is the file's start position where it is known.
-    fn look_through(&mut self, disk: &dyn Disk, file: &FoundFile, (from, start): (u64, Option<u64>)) -> Result<()> {
-        for_each_frame_header(disk, file, from, &mut |offset, frame| {
+    /// Looks at what stands in a part of `file`; `start` is the file's start position where it is known.
+    fn look_through(&mut self, disk: &dyn Disk, file: &FoundFile, part: Range<u64>, start: Option<u64>) -> Result<()> {
+        for_each_frame_header(disk, file, part, &mut |offset, frame| {
             let end = frame.position.checked_add(frame.frame_bytes());
             let (Some(end), Some(implied)) = (end, implied_start(offset, frame.position)) else {
                 return;
@@ -382,7 +472,7 @@ pub(crate) fn check_headerless(disk: &dyn Disk, survey: &Survey) -> Result<u64> 
     let mut epoch = 0;
     for (place, file) in survey.files.iter().enumerate() {
         let mut was_log = false;
-        for_each_frame_header(disk, file, 0, &mut |_, frame| {
+        for_each_frame_header(disk, file, 0..u64::MAX, &mut |_, frame| {
             epoch = epoch.max(frame.epoch);
             was_log |= frame.durable_position > 0;
         })?;
@@ -393,19 +483,20 @@ pub(crate) fn check_headerless(disk: &dyn Disk, survey: &Survey) -> Result<u64> 
     Ok(epoch)
 }
 
-/// Calls `each` with every valid frame header that stands anywhere in `file` from `from` on, and where it stands.
+/// Calls `each` with every valid frame header that begins anywhere in a part of `file`, and where it stands.
 pub(super) fn for_each_frame_header(
     disk: &dyn Disk,
     file: &FoundFile,
-    from: u64,
+    part: Range<u64>,
     each: &mut dyn FnMut(u64, &FrameHeader),
 ) -> Result<()> {
-    let mut chunks = Chunks::open(disk, file)?;
-    let mut from = from;
-    while let Some(bytes) = chunks.rest_from(from)? {
-        let mut at = 0;
-        while let Some(found) = find_magic(bytes, at) {
-            at = found + 1;
+    let mut chunks = Chunks::open(disk, file, SEARCH_BYTES)?;
+    let magic = memchr::memmem::Finder::new(&FRAME_MAGIC);
+    let mut from = part.start;
+    while from < part.end
+        && let Some(bytes) = chunks.rest_from(from)?
+    {
+        for found in magic.find_iter(bytes).take_while(|found| from + (*found as u64) < part.end) {
             if let Some((frame, _)) = bytes.get(found..).and_then(FrameHeader::decode) {
                 each(from + found as u64, &frame);
             }
@@ -416,29 +507,21 @@ pub(super) fn for_each_frame_header(
     Ok(())
 }
 
-fn find_magic(bytes: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        at += bytes.get(at..)?.iter().position(|byte| *byte == FRAME_MAGIC[0])?;
-        if bytes.get(at..)?.starts_with(&FRAME_MAGIC) {
-            return Some(at);
-        }
-        at += 1;
-    }
-}
-
 /// A file read in large pieces.
 struct Chunks<'a> {
     file: Box<dyn DiskFile>,
     found: &'a FoundFile,
+    /// Bytes of a whole chunk.
+    chunk_bytes: u64,
     chunk: Vec<u8>,
     /// Where in the file the chunk begins.
     offset: u64,
 }
 
 impl<'a> Chunks<'a> {
-    fn open(disk: &dyn Disk, found: &'a FoundFile) -> Result<Chunks<'a>> {
+    fn open(disk: &dyn Disk, found: &'a FoundFile, chunk_bytes: u64) -> Result<Chunks<'a>> {
         let file = disk.open_read_only(&found.path).map_err(|source| Error::io("open", &found.path, source))?;
-        Ok(Chunks { file, found, chunk: Vec::new(), offset: 0 })
+        Ok(Chunks { file, found, chunk_bytes, chunk: Vec::new(), offset: 0 })
     }
 
     fn failed(&self, source: io::Error) -> Error {
@@ -454,7 +537,7 @@ impl<'a> Chunks<'a> {
 
     /// Reads the chunk that begins at `offset`.
     fn load(&mut self, offset: u64) -> Result<()> {
-        let bytes = CHUNK_BYTES.min(self.found.length.saturating_sub(offset)) as usize;
+        let bytes = self.chunk_bytes.min(self.found.length.saturating_sub(offset)) as usize;
         self.chunk.resize(bytes, 0);
         self.offset = offset;
         let read = read_up_to(&*self.file, &mut self.chunk, offset).map_err(|source| self.failed(source))?;
@@ -462,7 +545,7 @@ impl<'a> Chunks<'a> {
         Ok(())
     }
 
-    /// `bytes` (at most a chunk) from `offset` on; `None` when the file ends before that.
+    /// `bytes` (at most a whole chunk) from `offset` on; `None` when the file ends before that.
     fn get(&mut self, offset: u64, bytes: usize) -> Result<Option<&[u8]>> {
         if self.held(offset, bytes).len() < bytes {
             self.load(offset)?;

@@ -26,6 +26,7 @@ use super::files::{FullFile, Spare};
 use super::format::{
     FLAG_CLOSED, FLAG_MARK, FLAG_RESET, FRAME_HEADER_BYTES, FileHeader, FrameHeader, HEADER_BLOCK_BYTES,
 };
+use super::recovery::NameSync;
 use super::statistics::Counters;
 use super::survey::read_up_to;
 use super::tail_block::TailBlock;
@@ -148,6 +149,8 @@ pub struct LogWriter {
     /// A reset was written here, and no file header says so yet.
     replay_from: Option<u64>,
     is_closed: bool,
+    /// The names of the log's files, while they are being made durable after a start.
+    names: Option<NameSync>,
 }
 
 impl LogWriter {
@@ -169,6 +172,7 @@ impl LogWriter {
             appended_at: Vec::new(),
             replay_from: None,
             is_closed: false,
+            names: None,
         }
     }
 
@@ -482,7 +486,13 @@ impl LogWriter {
         self.active.write(&self.active.header.encode(), self.active.header.slot_offset())
     }
 
-    fn sync_active(&self) -> Result<Duration> {
+    /// What is synced from now on counts only when these names are durable.
+    pub(crate) fn wait_for_names(&mut self, names: Option<NameSync>) {
+        self.names = names;
+    }
+
+    fn sync_active(&mut self) -> Result<Duration> {
+        self.names.take().map_or(Ok(()), NameSync::finish)?;
         let counters = &self.shared.counters;
         let from = self.shared.clock.monotonic();
         // Once: after a failure a second sync may succeed for bytes that are gone.
@@ -507,6 +517,7 @@ impl LogWriter {
     /// Everything is durable: one last mark says that no higher version was handed out.
     fn close(&mut self) -> Result<()> {
         if self.write_mark(FLAG_MARK | FLAG_CLOSED, self.tail.version)? {
+            self.active.header.is_closed = true;
             self.write_header()?;
             self.sync()?;
         }

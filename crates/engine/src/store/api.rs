@@ -196,7 +196,8 @@ impl Store {
     /// # Errors
     /// As [`Store::delete`].
     pub fn clear(&self) -> Result<()> {
-        self.change_held(self.keyspace().every_segment(), 0, RoomClass::Removal, |change| change.flush(0)).map(|_| ())
+        // Nothing is loaded for it: what is to go need not come first.
+        self.change_loaded(self.keyspace().every_segment(), 0, RoomClass::Removal, |change| change.flush(0)).map(|_| ())
     }
 
     /// Waits until everything written so far is durable, whatever the options say.
@@ -255,8 +256,19 @@ impl Store {
         class: RoomClass,
         run: impl FnOnce(&mut Change<'_, '_, '_>) -> R,
     ) -> Result<(R, Version)> {
-        let room = bytes + 64;
         self.load_segments(segments)?;
+        self.change_loaded(segments, bytes, class, run)
+    }
+
+    /// As [`Store::change_held`], where what is needed of the segments is in memory.
+    fn change_loaded<R>(
+        &self,
+        segments: SegmentSet,
+        bytes: usize,
+        class: RoomClass,
+        run: impl FnOnce(&mut Change<'_, '_, '_>) -> R,
+    ) -> Result<(R, Version)> {
+        let room = bytes + 64;
         self.wait_for_room(room, class)?;
         let now_ms = self.now_ms();
         let mut pending = Pending::default();

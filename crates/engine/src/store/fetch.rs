@@ -6,6 +6,9 @@
 //!         put in place if the entry is still the same -> the Fetch's last value wakes its caller -> it runs from its start
 //! ```
 //!
+//! A thread that takes a key wakes the next one if more are left: on a machine with nothing else to do all of them read at
+//! once, and where the loops have the cores busy nobody is woken in vain.
+//!
 //! A value that cannot be read is remembered until the next checkpoint, and commands that need it answer with why.
 //! Callers without a waker (the embedded library, simulations) read on their own thread.
 //!
@@ -97,6 +100,10 @@ struct QueueState {
     /// Every key that is queued or being read.
     waiting: HashMap<Arc<Wanted>, Vec<Arc<Fetch>>>,
     threads: usize,
+    /// Threads that sleep until a key comes, those left aside that were woken for one and have yet to take it.
+    idle: usize,
+    #[cfg(test)]
+    wakes: usize,
     closed: bool,
 }
 
@@ -116,8 +123,19 @@ impl FetchQueue {
                 state.waiting.insert(wanted, vec![fetch.clone()]);
             }
         }
-        drop(state);
-        self.filled.notify_all();
+        self.wake_one(&mut state);
+    }
+
+    /// Wakes a thread if there is a key for it.
+    fn wake_one(&self, state: &mut QueueState) {
+        if !state.keys.is_empty() && state.idle > 0 {
+            state.idle -= 1;
+            #[cfg(test)]
+            {
+                state.wakes += 1;
+            }
+            self.filled.notify_one();
+        }
     }
 
     /// The next key to read; `None` when the store closes.
@@ -128,8 +146,11 @@ impl FetchQueue {
                 return None;
             }
             if let Some(wanted) = state.keys.pop_front() {
+                self.wake_one(&mut state);
                 return Some(wanted);
             }
+            // Whoever wakes a thread takes it off this number.
+            state.idle += 1;
             self.filled.wait(&mut state);
         }
     }
@@ -297,5 +318,44 @@ fn read_values(store: &Weak<Shared>, queue: &FetchQueue) {
         // It is remembered for whoever runs again.
         let _ = Store { shared }.fetch_here(&wanted);
         queue.done(&wanted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    fn wanted(number: u64) -> Wanted {
+        Wanted { database: DatabaseId(0), hash: number, key: Box::from(&number.to_le_bytes()[..]) }
+    }
+
+    #[test]
+    fn no_more_threads_are_woken_than_there_are_keys() {
+        let (queue, (taken, taking)) = (Arc::new(FetchQueue::default()), mpsc::channel());
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let (queue, taken) = (queue.clone(), taken.clone());
+                thread::spawn(move || {
+                    while let Some(wanted) = queue.next() {
+                        taken.send(wanted.hash).expect("the test waits");
+                        queue.done(&wanted);
+                    }
+                })
+            })
+            .collect();
+        let mut keys = 0;
+        for count in [1, 1, 3, 1, 20, 2] {
+            while queue.state.lock().idle < 8 {
+                thread::yield_now();
+            }
+            let fetch = Arc::new(Fetch::new(count, Arc::new(|| {})));
+            queue.push((0..count).map(|number| wanted((keys + number) as u64)).collect(), &fetch);
+            (0..count).for_each(|_| _ = taking.recv().expect("every key is taken"));
+            keys += count;
+            assert!(queue.state.lock().wakes <= keys, "{} were woken for {keys} keys", queue.state.lock().wakes);
+        }
+        queue.close();
+        threads.into_iter().for_each(|thread| thread.join().expect("a thread ends"));
     }
 }

@@ -121,8 +121,8 @@ impl Load {
         let view = view.filter(|view| view.superblock().entries > 0);
         let segments = keyspace.segment_count();
         let stage = if view.is_some() { Stage::InFile } else { Stage::Loaded };
-        if view.is_some() {
-            keyspace.await_segments();
+        if let Some(view) = &view {
+            keyspace.await_segments(view.database_entries());
         }
         let entries_total = view.as_ref().map_or(0, |view| view.superblock().entries);
         Load {
@@ -277,10 +277,13 @@ impl Load {
         let first = segment.checked_sub(1).and_then(|before| keyspace.hash_end(before)).unwrap_or(0);
         let last = keyspace.hash_end(segment).map_or(u64::MAX, |end| end - 1);
         loop {
-            let Some(view) = self.view(segment) else { unreachable!("a segment in the file has a view of it") };
+            let Some(view) = self.view(segment) else {
+                assert!(keyspace.is_loaded(segment), "a segment in the file has a view of it");
+                return Ok(());
+            };
             let mut loader = keyspace.loader(segment, &self.rooms);
             let mut loaded = 0;
-            view.load(first..=last, keyspace.hasher(), &mut |found| {
+            let read = view.load(first..=last, keyspace.hasher(), &mut |found| {
                 let record = found.record;
                 let mut entry = Entry::new(record.key, record.value, record.version, record.created, record.expire_at);
                 if self.segment_bytes_max.is_some_and(|most| loader.bytes() > most) {
@@ -289,12 +292,16 @@ impl Load {
                 loaded += 1;
                 if loaded % REPORT_ENTRIES == 0 {
                     self.entries.fetch_add(REPORT_ENTRIES, Relaxed);
-                    if self.stopped.load(Relaxed) {
+                    // Loaded already: everything was emptied meanwhile.
+                    if self.stopped.load(Relaxed) || keyspace.is_loaded(segment) {
                         return Err(Error::Closed);
                     }
                 }
                 loader.add(record.database, found.hash, entry).map_err(|problem| damage(&self.path, problem.0))
-            })?;
+            });
+            if !keyspace.is_loaded(segment) {
+                read?;
+            }
             let mut unused = None;
             let put_in = loader.finish_if(|cold| {
                 let Some(now) = self.views.get(segment) else { return false };

@@ -46,14 +46,15 @@ pub use scrub::ScrubStatistics;
 pub use tier::TierStatistics;
 
 use crate::apply::Freed;
+use crate::clock::Clock;
 use crate::command::{Change, Context, Pending};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::exec::Durability;
-use crate::keyspace::{Hold, Keyspace, SegmentSet};
+use crate::keyspace::{DatabaseId, DatabaseTable, Hold, Keyspace, SegmentSet};
 use crate::limits::{EXPIRE_SLICE, EXPIRE_SLICE_BYTES, LOG_MARK_AFTER, LOG_RESERVE_BYTES, VALUE_BYTES_MAX};
 use crate::log::format::STORE_ID_BYTES;
-use crate::log::{self, Admission, Log, LogOptions, LogStatistics, RoomClass};
+use crate::log::{self, Admission, Log, LogOptions, LogStatistics, NameSync, RoomClass};
 use crate::recovery::Recovery;
 use crate::time::StoreTime;
 use crate::version::Version;
@@ -105,9 +106,9 @@ struct Shared {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// Keys in all databases.
+    /// Keys in all databases; those that a lazy start has yet to load as the checkpoint had them.
     pub keys: usize,
-    /// Keys that have an expiry.
+    /// Keys in memory that have an expiry.
     pub expiring: usize,
     /// Entries changed since the newest checkpoint, or since the cut of the one that runs.
     pub dirty: usize,
@@ -148,24 +149,26 @@ impl Store {
     /// As [`Store::open`], telling `progress` how far recovery has come: often, and from the calling thread.
     pub fn open_watched(options: Options, progress: &dyn Fn(log::Progress)) -> Result<Store> {
         let memory = Memory::new(options.memory_limit, options.memory_gauge.clone());
-        let directory = &options.directory;
-        let disk = options.disk.clone();
-        disk.create_directory(directory).map_err(|source| Error::io("create", directory, source))?;
-        let directory_lock = lock_directory(&*disk, directory)?;
-        restore::check_no_unfinished_restore(&*disk, directory)?;
-        repair::finish_repair(&*disk, directory)?;
+        let reached = tell_phases(options.clock.clone());
+        let directory_lock = take_directory(&*options.disk, &options.directory)?;
         let log_directory = options.log_path();
+        let sync_names = || NameSync::start(options.disk.clone(), log_directory.clone()).ok();
+        let names = options.threads.then(sync_names).flatten();
+        reached("the directory is ours");
         let base = Base::open(&options, &options.block_path(), &log_directory)?;
         let seed = u128::from_le_bytes(base.identity.hash_seed);
         let keyspace = Arc::new(Keyspace::new(options.segments, seed, options.entries_per_segment));
         let load = base.load(&keyspace, &options)?;
+        reached("the index is read");
         if options.restart == Restart::Eager {
             load.load_all(options.threads, progress)?;
+            reached("the entries are read");
         }
         let mut recovery = Recovery::new(keyspace.clone(), base.cut(), options.threads, Some(load.clone()));
-        let log_options = log_options(&options, base.identity.store_id, base.version_floor);
+        let log_options = LogOptions { names, ..log_options(&options, base.identity.store_id, base.version_floor) };
         let (log, writer, files, recovered) = Log::open(log_options, &mut |frame| recovery.replay(frame), progress)?;
         let is_clean = recovery.finish()? == 0;
+        reached("the log is read");
         snapshots::note_origin(&options, &base, recovered.last_version);
         if recovered.last_version > VERSION_MAX {
             let what = "its versions are beyond any time; it cannot be continued";
@@ -202,6 +205,7 @@ impl Store {
             store.shared.background.start(&store)?;
             store.start_loading()?;
         }
+        reached("the store is open");
         Ok(store)
     }
 
@@ -284,13 +288,14 @@ impl Store {
     /// Figures; takes each segment's lock for a moment.
     pub fn statistics(&self) -> Statistics {
         let (mut keys, mut expiring, mut dirty, mut entry_bytes, mut table_bytes) = (0, 0, 0, 0, 0);
-        self.for_each_table(|_, table| {
+        let to_come = self.for_each_table(|_, table| {
             keys += table.entries().len();
             expiring += table.expiring();
             dirty += table.dirty();
             entry_bytes += table.entries().entry_bytes();
             table_bytes += table.entries().table_bytes();
         });
+        keys += to_come.into_iter().map(|(_, entries)| entries).sum::<usize>();
         Statistics {
             keys,
             expiring,
@@ -304,24 +309,38 @@ impl Store {
         }
     }
 
-    /// Keys and expiring keys of each database number that has any.
+    /// Keys and expiring keys of each database number that has any. In a lazy start, keys that are not loaded are counted as
+    /// the checkpoint had them: those that have expired since too, and none as expiring.
     pub fn database_sizes(&self) -> Vec<(u32, usize, usize)> {
         let mut sizes = std::collections::BTreeMap::new();
-        self.for_each_table(|id, table| {
+        let mut count = |id, keys, expiring| {
             if let Some(number) = self.shared.keyspace.databases.number_of(id) {
                 let size: &mut (usize, usize) = sizes.entry(number).or_default();
-                size.0 += table.entries().len();
-                size.1 += table.expiring();
+                *size = (size.0 + keys, size.1 + expiring);
             }
-        });
+        };
+        let to_come = self.for_each_table(|id, table| count(id, table.entries().len(), table.expiring()));
+        to_come.into_iter().for_each(|(id, entries)| count(id, entries, 0));
         sizes.into_iter().filter(|(_, (keys, _))| *keys > 0).map(|(n, (keys, expiring))| (n, keys, expiring)).collect()
     }
 
-    fn for_each_table(&self, mut visit: impl FnMut(crate::keyspace::DatabaseId, &crate::keyspace::DatabaseTable)) {
-        for segment in self.shared.keyspace.every_segment().iter() {
-            let hold = self.shared.keyspace.hold(one(segment), SegmentSet::EMPTY);
+    /// Visits every table that is in memory; returns how many entries of which databases are not, at that moment.
+    fn for_each_table(&self, mut visit: impl FnMut(DatabaseId, &DatabaseTable)) -> Vec<(DatabaseId, usize)> {
+        let keyspace = &self.shared.keyspace;
+        if keyspace.all_loaded() {
+            for segment in keyspace.every_segment().iter() {
+                let hold = keyspace.hold(one(segment), SegmentSet::EMPTY);
+                hold.segment(segment).tables().for_each(|(id, table)| visit(id, table));
+            }
+            return Vec::new();
+        }
+        // A segment that comes meanwhile would be counted twice, or not at all.
+        let hold = keyspace.hold(keyspace.every_segment(), SegmentSet::EMPTY);
+        for segment in keyspace.every_segment().iter() {
             hold.segment(segment).tables().for_each(|(id, table)| visit(id, table));
         }
+        let entries = |of: u64| usize::try_from(of).unwrap_or(usize::MAX);
+        keyspace.entries_to_come().into_iter().map(|(id, of)| (id, entries(of))).collect()
     }
 
     /// Does the background's work once, for a store without threads: one step of the log's writer, one of its files, and
@@ -530,6 +549,7 @@ fn log_options(options: &Options, store_id: [u8; STORE_ID_BYTES], version_floor:
         mark_after: LOG_MARK_AFTER,
         store_id,
         disk: options.disk.clone(),
+        names: None,
         clock: options.clock.clone(),
         archive: options.archive.clone(),
         on_failure: on_failure.map(|report| -> log::OnFailure { Box::new(move |error| report(error)) }),
@@ -541,6 +561,24 @@ fn random_u128() -> Result<u128> {
     getrandom::fill(&mut bytes)
         .map_err(|error| Error::io("read", Path::new("/dev/urandom"), std::io::Error::other(error.to_string())))?;
     Ok(u128::from_le_bytes(bytes))
+}
+
+/// Tells the log of the process how long a start took to reach each of its phases.
+fn tell_phases(clock: Arc<dyn Clock>) -> impl Fn(&'static str) {
+    let began = clock.monotonic();
+    move |phase| {
+        let ms = clock.monotonic().saturating_sub(began).as_secs_f64() * 1e3;
+        tracing::debug!(phase, ms, "the start goes on");
+    }
+}
+
+/// Makes the store's directory, locks it, and ends what a crash left half done there.
+fn take_directory(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Send + Sync>> {
+    disk.create_directory(directory).map_err(|source| Error::io("create", directory, source))?;
+    let lock = lock_directory(disk, directory)?;
+    restore::check_no_unfinished_restore(disk, directory)?;
+    repair::finish_repair(disk, directory)?;
+    Ok(lock)
 }
 
 fn lock_directory(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Send + Sync>> {

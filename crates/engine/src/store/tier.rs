@@ -24,10 +24,13 @@ use super::load::Views;
 use super::{Store, one};
 use crate::blocks::{Moved, View};
 use crate::error::Result;
-use crate::keyspace::cold::ColdCandidate;
+use crate::keyspace::cold::{Chosen, ColdCandidate};
 use crate::keyspace::entry::{Entry, Location};
 use crate::keyspace::{DatabaseId, EvictionPolicy, SegmentSet};
-use crate::limits::{TIER_CHECKPOINT_PART, TIER_SLICE, TIER_STARTS_AT_PART, TIER_STEPS_FOR_VALUE, TIER_STOPS_AT_PART};
+use crate::limits::{
+    TIER_BUCKETS_FOR_VALUE, TIER_CHECKPOINT_PART, TIER_LOOK_AGAIN_VALUES, TIER_LOOK_ONE_IN, TIER_SLICE,
+    TIER_SLICE_BUCKETS, TIER_STARTS_AT_PART, TIER_STEPS_FOR_VALUE, TIER_STOPS_AT_PART, TIER_WARMED_SLICE,
+};
 
 /// Figures about values that are in the block file only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +40,9 @@ pub struct TierStatistics {
     pub cold: usize,
     /// Values that left memory since the store was opened.
     pub made_cold: u64,
+    /// Buckets of tables, of up to seven entries each, in which values were looked for that may leave memory, since the
+    /// store was opened.
+    pub looked_at: u64,
     /// Values that were read back since the store was opened.
     pub fetched: u64,
     /// Reads that found no sound record since the store was opened.
@@ -61,9 +67,25 @@ pub(super) struct Tier {
     /// Checkpoints that had ended and values that were fetched when all values were last looked at in vain: before one of
     /// the two rises there is nothing new to let go.
     in_vain_at: Mutex<Option<(u64, u64)>>,
+    /// The last look for room for a value that came back found nothing, and how many came since.
+    found_none: AtomicBool,
+    values_since: AtomicUsize,
     made_cold: AtomicU64,
+    looked_at: AtomicU64,
     pub(super) fetched: AtomicU64,
     pub(super) failed: AtomicU64,
+}
+
+/// Where values to let go are looked for.
+#[derive(Clone, Copy)]
+enum From {
+    /// Among all, where the hand stands.
+    Everything {
+        /// Looks at so many buckets at most.
+        buckets: usize,
+    },
+    /// Among those that came back lately.
+    Warmed,
 }
 
 /// What one step of making room did.
@@ -85,7 +107,10 @@ impl Tier {
             urgent: std::sync::Arc::default(),
             frozen: AtomicBool::new(false),
             in_vain_at: Mutex::new(None),
+            found_none: AtomicBool::new(false),
+            values_since: AtomicUsize::new(0),
             made_cold: AtomicU64::new(0),
+            looked_at: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }
@@ -119,6 +144,7 @@ impl Store {
         TierStatistics {
             cold: self.shared.keyspace.cold(),
             made_cold: tier.made_cold.load(Relaxed),
+            looked_at: tier.looked_at.load(Relaxed),
             fetched: tier.fetched.load(Relaxed),
             failed: tier.failed.load(Relaxed),
         }
@@ -166,10 +192,9 @@ impl Store {
         // The hand of a segment may have stood anywhere: two turns see all of it.
         let turns = 2 * self.shared.keyspace.segment_count();
         while self.used_memory() > stop && !tier.urgent.load(Relaxed) {
-            let checkpoints = self.checkpoints();
-            let now = (checkpoints.published + checkpoints.failed, tier.fetched.load(Relaxed));
-            if *tier.in_vain_at.lock() == Some(now) || self.let_some_go(turns) == 0 {
-                *tier.in_vain_at.lock() = Some(now);
+            let now = self.looked_at();
+            if self.would_look_in_vain(now) || self.let_some_go(turns) == 0 {
+                tier.in_vain_at.lock().get_or_insert(now);
                 self.nothing_to_let_go();
                 return did;
             }
@@ -181,12 +206,28 @@ impl Store {
         did
     }
 
+    /// Checkpoints that have ended, and values that were fetched.
+    fn looked_at(&self) -> (u64, u64) {
+        let checkpoints = self.checkpoints();
+        (checkpoints.published + checkpoints.failed, self.shared.tier.fetched.load(Relaxed))
+    }
+
+    /// Whether all values were looked at in vain and none, or few, may go since. If some may, forgets that.
+    fn would_look_in_vain(&self, (ended, fetched): (u64, u64)) -> bool {
+        let mut at = self.shared.tier.in_vain_at.lock();
+        // Looking at everything for a few takes more than it gives, and the end of the checkpoint gives more.
+        let few = if self.shared.checkpoints.is_running() { TIER_LOOK_AGAIN_VALUES } else { 1 };
+        at.take_if(|at| at.0 != ended || fetched - at.1 >= few);
+        at.is_some()
+    }
+
     /// Lets some values of the next segments go, after up to `turns` segments in vain; returns the bytes.
     fn let_some_go(&self, turns: usize) -> usize {
         for _ in 0..turns {
             let segment = self.next_segment();
             loop {
-                let Step { freed, came_round } = self.let_go_in(segment);
+                let all = From::Everything { buckets: TIER_SLICE_BUCKETS };
+                let Step { freed, came_round } = self.let_go_in(segment, all);
                 if freed > 0 {
                     return freed;
                 }
@@ -206,11 +247,21 @@ impl Store {
             return;
         }
         let mut freed = 0;
+        let is_turn = || tier.values_since.fetch_add(1, Relaxed).is_multiple_of(TIER_LOOK_ONE_IN);
+        let mut looks = !tier.found_none.load(Relaxed) || is_turn();
         for _ in 0..TIER_STEPS_FOR_VALUE {
             if freed >= bytes || tier.urgent.load(Relaxed) {
                 break;
             }
-            freed += self.let_go_in(self.next_segment()).freed;
+            let segment = self.next_segment();
+            if looks {
+                freed += self.let_go_in(segment, From::Everything { buckets: TIER_BUCKETS_FOR_VALUE }).freed;
+                looks = freed > 0;
+                tier.found_none.store(!looks, Relaxed);
+            }
+            if freed < bytes {
+                freed += self.let_go_in(segment, From::Warmed).freed;
+            }
         }
         if is_full() {
             self.shared.memory.wake();
@@ -238,14 +289,14 @@ impl Store {
     }
 
     /// Lets some values of one segment go, if their places can be found.
-    fn let_go_in(&self, segment: usize) -> Step {
-        self.try_let_go_in(segment).unwrap_or_else(|error| {
+    fn let_go_in(&self, segment: usize, from: From) -> Step {
+        self.try_let_go_in(segment, from).unwrap_or_else(|error| {
             tracing::error!(%error, "values cannot leave memory");
             Step { freed: 0, came_round: true }
         })
     }
 
-    fn try_let_go_in(&self, segment: usize) -> Result<Step> {
+    fn try_let_go_in(&self, segment: usize, from: From) -> Result<Step> {
         let (keyspace, tier) = (&self.shared.keyspace, &self.shared.tier);
         let mut random = self.random_seed();
         let mut next = || {
@@ -253,9 +304,14 @@ impl Store {
             random >> 20
         };
         let mut hold = keyspace.hold(SegmentSet::EMPTY, one(segment));
-        let (mut chosen, came_round) = hold.segment_mut(segment).choose_cold(TIER_SLICE, keyspace.hasher(), &mut next);
+        let (held, hasher) = (hold.segment_mut(segment), keyspace.hasher());
+        let Chosen { candidates: mut chosen, came_round, buckets } = match from {
+            From::Everything { buckets } => held.choose_cold((TIER_SLICE, buckets), hasher, &mut next),
+            From::Warmed => held.choose_warmed(TIER_WARMED_SLICE, hasher),
+        };
         let view = tier.view(segment).or_else(|| self.pin_newest_checkpoint(segment));
         drop(hold);
+        tier.looked_at.fetch_add(buckets as u64, Relaxed);
         let Some(view) = view.filter(|_| !chosen.is_empty()) else { return Ok(Step { freed: 0, came_round }) };
         chosen.sort_unstable_by_key(|candidate| (candidate.database, candidate.hash));
         let located = locate(&view, &chosen)?;
@@ -263,7 +319,6 @@ impl Store {
         let is_same = !tier.frozen.load(Relaxed) && tier.view(segment).is_some_and(|now| now.is_same(&view));
         let held = hold.segment_mut(segment);
         let gone: Vec<Entry> = if is_same {
-            let hasher = keyspace.hasher();
             located.iter().filter_map(|(candidate, at)| held.make_cold(candidate, *at, hasher)).collect()
         } else {
             Vec::new()

@@ -70,6 +70,7 @@ fn options(disk: &TestDisk, clock: &TestClock, failures: &Arc<AtomicUsize>) -> L
         mark_after: Duration::from_millis(5),
         store_id: *b"store under test",
         disk: Arc::new(disk.clone()),
+        names: None,
         clock: Arc::new(clock.clone()),
         archive: None,
         on_failure: Some(Box::new(move |_| {

@@ -421,6 +421,141 @@ fn a_closed_log_goes_on_right_after_its_last_version() {
     assert_eq!(log.effects(), [b"one", b"two"]);
 }
 
+/// A log of one file with a checkpoint in its middle, records behind it, closed in order; and those records.
+fn closed_log() -> (TestDisk, Vec<Vec<u8>>) {
+    let disk = TestDisk::default();
+    let mut log = TestLog::open(&disk);
+    (0..20).for_each(|_| _ = log.put(&[1; 1_000]));
+    let cut = Checkpoint { version: log.log.last_version(), position: log.log.append_position() };
+    let after = vec![vec![2; 100], vec![3; 100]];
+    after.iter().for_each(|effects| _ = log.put(effects));
+    log.log.note_checkpoint(cut);
+    log.become_quiet();
+    (log.close().power_cut(), after)
+}
+
+#[test]
+fn of_a_closed_log_only_what_is_replayed_is_read() {
+    let (disk, after) = closed_log();
+    let log = TestLog::open(&disk.copy());
+    assert_eq!(log.effects(), after);
+    assert!(log.recovered.was_closed && log.recovered.bytes < 2_000, "{:?}", log.recovered);
+    // The same, read from the beginning.
+    let headers = header_of(&disk, &file(1));
+    assert!(headers.is_closed);
+    let unclosed = FileHeader { is_closed: false, ..headers }.encode();
+    put(&disk, &file(1), headers.slot_offset(), &unclosed);
+    let whole = TestLog::open(&disk);
+    assert_eq!(whole.effects(), after);
+    assert!(whole.recovered.bytes > 20_000, "{:?}", whole.recovered);
+    let same = |log: &TestLog| (log.recovered.last_version, log.recovered.epoch, log.log.append_position());
+    assert_eq!(same(&log), same(&whole));
+}
+
+#[test]
+fn damage_before_the_place_where_replay_begins_keeps_no_closed_log_from_opening() {
+    let (disk, after) = closed_log();
+    let (offset, header) = record_frames_of(&disk, &file(1))[3];
+    assert!(header.position + header.frame_bytes() < header_of(&disk, &file(1)).replay_from);
+    disk.flip_bit(&file(1), offset + PAYLOAD);
+    let report = check(Path::new(DIRECTORY), &disk).unwrap();
+    assert!(matches!(report.damage, Some(Error::Corrupt { offset: at, .. }) if at == offset), "{:?}", report.damage);
+    assert_eq!(TestLog::open(&disk).effects(), after);
+}
+
+#[test]
+fn a_closed_log_is_opened_and_closed_again_and_again() {
+    let (disk, after) = closed_log();
+    let mut disk = disk;
+    for round in 0..300u32 {
+        let mut log = TestLog::open(&disk);
+        assert_eq!(log.effects().len(), after.len() + round as usize);
+        log.put(&round.to_le_bytes());
+        disk = log.close().power_cut();
+    }
+    assert!(header_of(&disk, &file(2)).sequence > 1, "it went on into other files");
+}
+
+#[test]
+fn once_a_closed_log_is_open_neither_header_says_that_it_is_closed() {
+    let (disk, _) = closed_log();
+    TestLog::open(&disk);
+    let image = disk.power_cut();
+    for slot in SLOT_OFFSETS {
+        let image = image.copy();
+        image.flip_bit(&file(1), slot + 20);
+        assert!(!header_of(&image, &file(1)).is_closed, "the header beside {slot}");
+    }
+}
+
+#[test]
+fn nothing_is_written_behind_a_closing_mark_before_a_header_says_that_it_is_not_the_end() {
+    let (disk, _) = closed_log();
+    let end = frames_of(&disk, &file(1)).last().map(|(offset, last)| offset + last.frame_bytes()).unwrap();
+    TestLog::open(&disk);
+    let calls = disk.calls();
+    let synced = calls.iter().position(|call| *call == Call::Sync(file(1))).unwrap();
+    let is_before = |call: &Call| matches!(call, Call::Write(_, at, bytes) if at + bytes.len() as u64 <= end);
+    let written: Vec<_> = calls[..synced].iter().filter(|call| matches!(call, Call::Write(..))).collect();
+    assert!(written.iter().all(|call| is_before(call)), "{written:?}");
+    let unclosed = |call: &&&Call| match call {
+        Call::Write(_, _, bytes) => {
+            matches!(FileHeader::decode(bytes), FileHeaderRead::Header(header) if !header.is_closed)
+        }
+        _ => false,
+    };
+    assert_eq!(written.iter().filter(unclosed).count(), 1, "{written:?}");
+}
+
+#[test]
+fn a_lost_opening_mark_after_a_close_is_damage() {
+    let (disk, _) = closed_log();
+    let end = frames_of(&disk, &file(1)).last().map(|(offset, last)| offset + last.frame_bytes()).unwrap();
+    let mut log = TestLog::open(&disk);
+    log.put(b"acknowledged");
+    log.become_quiet();
+    disk.flip_bit(&file(1), end);
+    assert_eq!(damage(&disk), (file(1), end));
+    for slot in SLOT_OFFSETS {
+        let image = disk.copy();
+        image.flip_bit(&file(1), slot + 20);
+        assert_eq!(damage(&image), (file(1), end), "with the header at {slot} lost too");
+    }
+}
+
+#[test]
+fn a_header_from_before_that_says_closed_hides_nothing_that_was_written_since() {
+    let (disk, _) = closed_log();
+    let before = disk.contents(&file(1))[..HEADER_BLOCK_BYTES as usize].to_vec();
+    let end = frames_of(&disk, &file(1)).last().map(|(offset, last)| offset + last.frame_bytes()).unwrap();
+    let mut log = TestLog::open(&disk);
+    let acknowledged = log.put(b"acknowledged");
+    log.become_quiet();
+    put(&disk, &file(1), 0, &before);
+    let image = disk.copy();
+    assert_eq!(TestLog::open(&image).replayed.last().map(|(version, _)| *version), Some(acknowledged));
+    disk.flip_bit(&file(1), end);
+    assert_eq!(damage(&disk), (file(1), end));
+}
+
+#[test]
+fn a_damaged_frame_of_a_closed_log_is_named_as_in_any_other() {
+    let (disk, after) = closed_log();
+    let frames = frames_of(&disk, &file(1));
+    let replay_from = HEADER_BLOCK_BYTES + header_of(&disk, &file(1)).replay_from;
+    let (mark, _) = *frames.last().unwrap();
+    for (offset, header) in frames.into_iter().filter(|(offset, _)| (replay_from..mark).contains(offset)) {
+        for at in [offset, offset + header.frame_bytes() - 1] {
+            let image = disk.copy();
+            image.flip_bit(&file(1), at);
+            assert_eq!(damage(&image), (file(1), offset));
+        }
+    }
+    // Of the closing mark nothing is missed.
+    disk.flip_bit(&file(1), mark);
+    assert_eq!(TestLog::open(&disk).effects(), after);
+}
+
 #[test]
 fn opening_again_and_again_keeps_everything_and_grows_by_a_mark_each() {
     let disk = disk_with(&[b"one"]);
