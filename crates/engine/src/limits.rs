@@ -106,9 +106,6 @@ pub const CHECKPOINT_SLICE: TakeLimits = TakeLimits { entries: 128, bytes: 64 * 
 /// would wait as long.
 pub const CHECKPOINT_TURN: std::time::Duration = std::time::Duration::from_micros(50);
 
-/// Bytes of a large value that a checkpoint copies in one hold.
-pub const CHECKPOINT_PART_BYTES: usize = 256 * 1024;
-
 /// When the keys removed since the last checkpoint take this many bytes, the next one begins.
 pub const CHECKPOINT_REMOVAL_BYTES: usize = 64 * 1024 * 1024;
 

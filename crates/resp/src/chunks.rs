@@ -227,14 +227,15 @@ fn fill(chunk: &mut Arc<Vec<u8>>, bytes: &[u8]) -> usize {
 
 impl PartialEq for Chunks {
     fn eq(&self, other: &Chunks) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.len() == other.len() && {
-            let mut at = 0;
-            self.iter().all(|bytes| {
-                let same = is_at(other, at, bytes);
-                at += bytes.len();
-                same
-            })
-        }
+        Arc::ptr_eq(&self.0, &other.0)
+            || self.len() == other.len() && {
+                let mut at = 0;
+                self.iter().all(|bytes| {
+                    let same = is_at(other, at, bytes);
+                    at += bytes.len();
+                    same
+                })
+            }
     }
 }
 
@@ -325,7 +326,7 @@ impl ChunksBuilder {
 }
 
 /// A string of bytes in one piece or in chunks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bulk<'a> {
     /// In one piece.
     Bytes(&'a [u8]),

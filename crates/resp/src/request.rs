@@ -118,7 +118,8 @@ impl RequestDecoder {
         limits: &RequestLimits,
         ranges: &mut Vec<ArgRange>,
     ) -> Result<Decoded, ProtocolError> {
-        if buffer.len() as u64 > BUFFER_BYTES_MAX {
+        let chunk_bytes = if self.chunked.is_empty() { 0 } else { self.chunk_bytes() };
+        if (buffer.len() + chunk_bytes) as u64 > BUFFER_BYTES_MAX {
             return Err(ProtocolError::BufferTooLarge);
         }
         if !self.inline_ranges.is_empty() {

@@ -2,7 +2,8 @@
 //! Replies of a real Redis 7 to the same bytes are what the expected texts were taken from.
 
 use bowline_resp::{
-    ArgRange, Args, Bulk, CHUNK_BYTES, Decoded, ProtocolError, RequestDecoder, RequestLimits, encode_request, split_inline,
+    ArgRange, Args, Bulk, CHUNK_BYTES, Decoded, ProtocolError, RequestDecoder, RequestLimits, encode_request,
+    split_inline,
 };
 
 /// Decodes `input` as it stands and returns the words of each request, and the text of the error that ended it.
@@ -261,7 +262,15 @@ fn long_arguments_come_in_chunks_whatever_the_pieces() {
     let long = |len: usize, seed: u8| (0..len).map(|at| (at as u8).wrapping_mul(7) ^ seed).collect::<Vec<_>>();
     let wanted = vec![
         vec![b"GET".to_vec(), b"a".to_vec()],
-        vec![b"MSET".to_vec(), b"a".to_vec(), long(200_000, 1), b"b".to_vec(), long(100_001, 2), b"c".to_vec(), long(9, 3)],
+        vec![
+            b"MSET".to_vec(),
+            b"a".to_vec(),
+            long(200_000, 1),
+            b"b".to_vec(),
+            long(100_001, 2),
+            b"c".to_vec(),
+            long(9, 3),
+        ],
         vec![b"SET".to_vec(), long(70_000, 4), long(65_536, 5)],
         vec![b"GET".to_vec(), b"b".to_vec()],
         vec![b"SET".to_vec(), b"k".to_vec(), long(300_000, 6), b"NX".to_vec()],

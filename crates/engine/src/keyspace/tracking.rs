@@ -177,11 +177,19 @@ impl Tracking {
         }
     }
 
-    /// Keeps what a cut entry with this mark was.
+    /// Keeps what a cut entry with this mark was: `bytes` of memory that would not be needed otherwise.
     #[cold]
-    pub(super) fn hand_over(&mut self, hash: u64, entry: Entry, mark: Mark) {
-        let bytes = entry.borrow().allocated_bytes() + size_of::<Handed>();
+    pub(super) fn hand_over(&mut self, hash: u64, entry: Entry, bytes: usize, mark: Mark) {
+        let bytes = bytes + size_of::<Handed>();
         self.handed.push(Handed { hash, entry, stored: mark.is_stored() });
+        self.handed_bytes += bytes;
+        self.counters.handed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes that so many bytes of shared chunks were copied by a change while a checkpoint takes: perhaps it has the others.
+    /// They count as handed over until it comes by again.
+    #[cold]
+    pub(super) fn copied_for_checkpoint(&mut self, bytes: usize) {
         self.handed_bytes += bytes;
         self.counters.handed_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
