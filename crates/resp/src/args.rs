@@ -108,6 +108,18 @@ impl<'a> Args<'a> {
         self.ranges.iter().map(|range| range.len as usize)
     }
 
+    /// The buffer that they are in.
+    #[must_use]
+    pub fn buffer(&self) -> &'a [u8] {
+        self.buffer
+    }
+
+    /// The chunks that some are in.
+    #[must_use]
+    pub fn chunked(&self) -> &'a [Chunks] {
+        self.chunked
+    }
+
     /// Where the arguments are.
     #[must_use]
     pub fn ranges(&self) -> &'a [ArgRange] {

@@ -19,6 +19,13 @@ pub struct Arguments<'a> {
     pub chunked: &'a [Chunks],
 }
 
+impl<'a> From<Args<'a>> for Arguments<'a> {
+    /// Those of one command, which is planned with its first range at 0.
+    fn from(args: Args<'a>) -> Arguments<'a> {
+        Arguments { buffer: args.buffer(), ranges: args.ranges(), chunked: args.chunked() }
+    }
+}
+
 impl<'a> Arguments<'a> {
     /// Whether some of them could have to be arranged.
     #[inline]

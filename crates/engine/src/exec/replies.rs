@@ -31,8 +31,8 @@ pub struct Replies {
     long_left: usize,
 }
 
-/// Pieces of output that are written at once, up to so many.
-pub const PIECES_MAX: usize = 32;
+/// Most pieces of output that are written at once: some 1 MiB, so that no connection keeps the others waiting for long.
+pub const PIECES_MAX: usize = 16;
 
 /// Consumed bytes are moved out of the way when they are at least this many and the greater part.
 const COMPACT_BYTES: usize = 16 * 1024;
@@ -97,6 +97,13 @@ impl Replies {
         let end = self.ready_end(commit);
         let long: usize = self.long.iter().filter(|part| part.at < end).map(|part| part.end - part.start).sum();
         end - self.front + long - self.long_left
+    }
+
+    /// Takes everything in one piece, whatever it depends on.
+    pub fn take_all(&mut self) -> Vec<u8> {
+        let all = self.pieces_to(self.bytes.len()).collect::<Vec<_>>().concat();
+        *self = Replies::default();
+        all
     }
 
     /// Whether long values are among the output, so that it is in several pieces.
