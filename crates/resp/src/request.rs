@@ -234,6 +234,18 @@ impl RequestDecoder {
         self.receiving.as_mut().map(|receiving| receiving.bytes.space(missing))
     }
 
+    /// Adds the next bytes of the argument that is received in chunks; returns those that are not its own.
+    pub fn fill_chunks<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let missing = self.chunk_bytes_missing();
+        let (its_own, rest) = bytes.split_at(bytes.len().min(missing));
+        if let Some(receiving) = &mut self.receiving {
+            receiving.bytes.append(its_own);
+            let surplus = self.received_chunk();
+            debug_assert!(surplus.is_empty(), "no more was added than was missing");
+        }
+        rest
+    }
+
     /// Bytes were added to [`chunk_space`](Self::chunk_space). Those that were too many are given back: they belong to the
     /// buffer.
     #[must_use]

@@ -216,7 +216,11 @@ fn decode_with_chunks(input: &[u8], pieces: &[usize], from: usize) -> Vec<Vec<Ve
         let piece = pieces[turn % pieces.len()].max(1).min(rest.len());
         turn += 1;
         let missing = decoder.chunk_bytes_missing();
-        if let Some(space) = decoder.chunk_space() {
+        if missing > 0 && turn % 4 == 0 {
+            let (now, later) = rest.split_at(piece);
+            buffer.extend_from_slice(decoder.fill_chunks(now));
+            rest = later;
+        } else if let Some(space) = decoder.chunk_space() {
             // A read may bring more than was asked for.
             let (now, later) = rest.split_at(piece.min(missing + 3).min(CHUNK_BYTES - space.len()));
             space.extend_from_slice(now);

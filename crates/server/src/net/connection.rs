@@ -87,7 +87,8 @@ impl Connection {
             // holds back was not acknowledged: it is dropped with its connection, as in Redis.
             return After::Close;
         }
-        if !self.blocked && self.session.is_output_in_pieces() && !self.session.output(self.written_at).is_empty() {
+        if !self.blocked && self.session.output_bytes() > 0 && !self.session.output(self.written_at).is_empty() {
+            // Long values leave in several writes, so that others have their turn between them.
             return After::Again;
         }
         if self.session.is_closing() {

@@ -154,6 +154,7 @@ impl Session {
         if self.closing {
             return;
         }
+        let bytes = if self.decoder.chunk_bytes_missing() > 0 { self.decoder.fill_chunks(bytes) } else { bytes };
         if self.input.is_empty() {
             // The usual case: whole requests, executed where they were received.
             let used = self.run(bytes, 0, bench);
