@@ -6,6 +6,8 @@ import threading
 import pytest
 import redis
 
+import node as nodes
+
 pytestmark = pytest.mark.bowline
 
 CHUNK = 64 * 1024
@@ -73,6 +75,7 @@ def test_a_checkpoint_under_changes_of_a_long_value_loses_none(make_node):
                 text = b"%04d-%04d" % (round_number, number)
                 client.setrange("long", offset, text)
                 expected[offset:offset + len(text)] = text
+            nodes.until(lambda: not client.info("persistence")["rdb_bgsave_in_progress"], "the end of a checkpoint")
         assert client.get("long") == bytes(expected)
     node.kill()
     node.start()
@@ -89,7 +92,7 @@ def test_long_values_in_transactions_and_with_conditions(make_node):
         assert answers == [True, len(first) + len(second), first + second, True, second]
         assert client.set("d", second, nx=True) and client.set("d", first, nx=True) is None
         assert client.execute_command("SET", "d", b"short", "IFEQ", second) in (b"OK", True)
-        assert client.execute_command("SET", "a", second, "GET") == first + second
+        assert client.set("a", second, get=True) == first + second
         # A long argument that is no value: a key, an error.
         assert client.get(first) is None
         with pytest.raises(redis.ResponseError):

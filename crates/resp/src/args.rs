@@ -103,6 +103,12 @@ impl<'a> Args<'a> {
         }
     }
 
+    /// Whether some argument is in chunks.
+    #[must_use]
+    pub fn is_any_in_chunks(&self) -> bool {
+        !self.chunked.is_empty() && self.ranges.iter().any(|range| range.chunks_number().is_some())
+    }
+
     /// The lengths of the arguments in bytes, in order.
     pub fn lens(&self) -> impl ExactSizeIterator<Item = usize> + Clone + use<'a> {
         self.ranges.iter().map(|range| range.len as usize)

@@ -17,6 +17,10 @@ use crate::state::PauseMode;
 impl Session {
     /// Runs one request. False: it must wait ([`Session::waits`] says for what) and be given again.
     pub(super) fn single(&mut self, args: Args<'_>, entry: Option<&'static Entry>, bench: &mut Workbench) -> bool {
+        if args.is_any_in_chunks() && takes_one_piece(entry) {
+            let (bytes, ranges) = contiguous(args);
+            return self.single(Args::new(&bytes, &ranges), entry, bench);
+        }
         let mode = self.reply_mode;
         if mode == ReplyMode::On {
             return self.answer(args, entry, bench);
@@ -229,6 +233,12 @@ fn unknown_subcommand(container: &ServerCommand, args: Args<'_>) -> Vec<u8> {
 /// DEBUG looks at its subcommands only when it runs, so MULTI queues wrong ones: in Redis they are no commands.
 fn judges_itself(container: &ServerCommand) -> bool {
     container.info.name == "debug"
+}
+
+/// Whether a command takes its arguments in one piece, however long. The engine's put them as they need them, and BL.AT hands
+/// its own on.
+fn takes_one_piece(entry: Option<&'static Entry>) -> bool {
+    !entry.is_some_and(|entry| matches!(entry.target, Target::Data(_)) || entry.info.name == "bl.at")
 }
 
 /// Whether a command is not queued by MULTI.
