@@ -24,6 +24,13 @@ pub const EXPIRE_SLICE: usize = 64;
 /// Most entries evicted in one hold: each takes a look at some 16 others, so this is about ten microseconds.
 pub const EVICT_SLICE: usize = 8;
 
+/// Entries that are compared to find the one that goes. With more of them the oldest are found more surely, and what was
+/// used rarely has less time to be used again.
+pub const EVICT_WINDOW: usize = 16;
+
+/// Most buckets that are looked at for a full window, once there is a candidate. Reached: the best one so far goes.
+pub const EVICT_BUCKETS_MAX: usize = 256;
+
 /// Holds in which a write evicts before it runs itself while memory is over its limit. Reached: the write runs once it has
 /// made as much room as it takes, and the background evicts the rest.
 pub const EVICT_SLICES: usize = 8;
@@ -44,6 +51,9 @@ pub const UNUSED_PARTS_MIN: usize = 4 * 1024 * 1024;
 /// Entries that are moved in one hold, some ten microseconds.
 pub const MOVE_SLICE: usize = 128;
 
+/// Entries over this size are not moved, bytes: they have pages of their own, which they leave to nobody.
+pub const MOVE_BYTES_MAX: usize = 8 * 1024;
+
 /// How long entries are moved between two looks at memory: a quarter of a core, while it is needed at all; three times as
 /// long while an eighth of the memory or more is wasted.
 pub const MOVE_TIME: std::time::Duration = std::time::Duration::from_millis(25);
@@ -63,6 +73,14 @@ pub const TIER_CHECKPOINT_PART: usize = 8;
 
 /// Most values that leave memory in one hold of their segment.
 pub const TIER_SLICE: usize = 64;
+
+/// Most buckets that are looked at in one hold for values that may leave memory: some ten microseconds. Reached: the next
+/// hold goes on there.
+pub const TIER_SLICE_BUCKETS: usize = 1024;
+
+/// A value leaves memory if that gives back so many bytes: less is not worth a read. So it has more than 44 bytes, for which
+/// Redis has another encoding. A shorter one stays.
+pub const TIER_VALUE_BYTES_MIN: usize = 48;
 
 /// Segments in which values are let go to make room for one that is read back.
 pub const TIER_STEPS_FOR_VALUE: usize = 4;
@@ -105,6 +123,15 @@ pub const CHECKPOINT_SLICE: TakeLimits = TakeLimits { entries: 128, bytes: 64 * 
 /// core away from a thread that has just got it, whatever their priorities, for up to a few milliseconds: a client's command
 /// would wait as long.
 pub const CHECKPOINT_TURN: std::time::Duration = std::time::Duration::from_micros(50);
+
+/// Slots that it looks through in one hold, for entries or to settle them: 256 KiB of memory. Reached: the next hold goes on.
+pub const CHECKPOINT_SLICE_SLOTS: usize = 32 * 1024;
+
+/// Removed keys that it takes in one hold, by the piece. Reached: the next hold goes on.
+pub const CHECKPOINT_SLICE_REMOVALS: usize = 4 * 1024;
+
+/// What a value in chunks counts for among the bytes of a hold: nothing of it is copied, but pointers are.
+pub const LONG_VALUE_COUNTS_FOR: usize = 8 * 1024;
 
 /// When the keys removed since the last checkpoint take this many bytes, the next one begins.
 pub const CHECKPOINT_REMOVAL_BYTES: usize = 64 * 1024 * 1024;

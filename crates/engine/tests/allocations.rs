@@ -118,7 +118,7 @@ fn a_set_of_a_new_key_allocates_its_entry_and_now_and_then_a_part_of_a_table() {
         next += KEYS;
         let sets = Requests::new(keys.iter().map(|key| vec![&b"set"[..], key, &[b'v'; 32]]));
         let allocations = run(&mut session, &sets, pipeline);
-        let (entries, parts) = (KEYS as u64, KEYS as u64 / 20);
+        let (entries, parts) = (KEYS as u64, KEYS as u64 / 10);
         assert!(
             (entries..=entries + parts + frames_of(KEYS)).contains(&allocations),
             "{allocations}, pipelines of {pipeline}"

@@ -17,18 +17,13 @@
 
 use super::database::DatabaseId;
 use super::entry::{Entry, EntryRef, Location};
-use super::eviction::{BUCKETS_MAX, Choice, EvictionPolicy, WINDOW};
+use super::eviction::{Choice, EvictionPolicy};
 use super::hash::KeyHasher;
 use super::mark::Mark;
 use super::segment::{DatabaseTable, Segment};
-use super::table::EntryMut;
+use super::slot::EntryMut;
+use crate::limits::{EVICT_BUCKETS_MAX, EVICT_WINDOW, TIER_SLICE_BUCKETS, TIER_VALUE_BYTES_MIN};
 use crate::version::Version;
-
-/// A value must give back this much memory to become cold, bytes: less is not worth a read. So it has more than 44 bytes,
-/// for which Redis has another encoding.
-const BYTES_MIN: usize = 48;
-/// Most buckets that one choice looks at, together: some ten microseconds.
-const BUCKETS_IN_ONE_HOLD: usize = 1024;
 
 /// An entry whose value may become cold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +52,7 @@ impl ColdValue {
 
 /// Whether memory could be gained by making this value cold. `Clean` says that the published checkpoint has it.
 fn may_become_cold(entry: EntryRef<'_>, mark: Mark) -> bool {
-    mark == Mark::Clean && entry.bytes_in_value() >= BYTES_MIN
+    mark == Mark::Clean && entry.bytes_in_value() >= TIER_VALUE_BYTES_MIN
 }
 
 /// The entry as it comes into memory when its value is to stay in the file at `location`, where that gains anything.
@@ -74,7 +69,7 @@ impl Segment {
         hasher: &KeyHasher,
         random: &mut dyn FnMut() -> u64,
     ) -> (Vec<ColdCandidate>, bool) {
-        let (mut chosen, mut buckets, mut rounds) = (Vec::new(), BUCKETS_IN_ONE_HOLD, 0);
+        let (mut chosen, mut buckets, mut rounds) = (Vec::new(), TIER_SLICE_BUCKETS, 0);
         while chosen.len() < count && buckets > 0 && rounds < self.tables.len() {
             let at = if self.evict_from < self.tables.len() { self.evict_from } else { 0 };
             let Some((id, table)) = self.tables.get_mut(at) else { break };
@@ -144,7 +139,10 @@ impl DatabaseTable {
         let DatabaseTable { table, hands, .. } = self;
         let mut choice = Choice { seen: 0, best: None };
         let (mut came_round, mut looked_at) = (false, 0);
-        while choice.seen < WINDOW && !came_round && *buckets > 0 && (choice.best.is_none() || looked_at < BUCKETS_MAX)
+        while choice.seen < EVICT_WINDOW
+            && !came_round
+            && *buckets > 0
+            && (choice.best.is_none() || looked_at < EVICT_BUCKETS_MAX)
         {
             came_round = table.visit_bucket(&mut hands.all, |entry, mark| {
                 if may_become_cold(entry, mark) {

@@ -22,6 +22,7 @@ use super::database::DatabaseId;
 use super::entry::EntryRef;
 use super::segment::{DatabaseTable, Segment};
 use super::table::{Table, TableHand};
+use crate::limits::{EVICT_BUCKETS_MAX, EVICT_WINDOW};
 use crate::version::Version;
 use std::ops::Bound::{Excluded, Unbounded};
 
@@ -99,12 +100,6 @@ impl EvictionPolicy {
     }
 }
 
-/// Entries that are compared to find the one that goes. With more of them the oldest are found more surely, and what was
-/// used rarely has less time to be used again.
-pub(super) const WINDOW: usize = 16;
-/// Buckets that are looked at for a full window, once there is a candidate.
-pub(super) const BUCKETS_MAX: usize = 256;
-
 /// Uses with which a key begins that comes back soon after it was evicted (`ghosts`): as one that was read twice.
 pub(super) const USES_OF_GHOSTS: u8 = 2;
 
@@ -151,10 +146,10 @@ impl DatabaseTable {
             return (first, true);
         }
         if policy.only_expiring() {
-            let rest = expiry.range((Excluded(hands.expiring), Unbounded)).take(WINDOW);
-            let start = expiry.iter().take(WINDOW);
+            let rest = expiry.range((Excluded(hands.expiring), Unbounded)).take(EVICT_WINDOW);
+            let start = expiry.iter().take(EVICT_WINDOW);
             // The second round serves a table with fewer entries than a window.
-            for &(at, hash) in rest.chain(start).take(WINDOW) {
+            for &(at, hash) in rest.chain(start).take(EVICT_WINDOW) {
                 rounds += usize::from((at, hash) <= hands.expiring);
                 hands.expiring = (at, hash);
                 if let Some(entry) = expiring_at(table, at, hash) {
@@ -167,7 +162,7 @@ impl DatabaseTable {
             table.place_at_random(&mut hands.all, random());
         }
         let mut buckets = 0;
-        while choice.seen < WINDOW && rounds < 2 && (choice.best.is_none() || buckets < BUCKETS_MAX) {
+        while choice.seen < EVICT_WINDOW && rounds < 2 && (choice.best.is_none() || buckets < EVICT_BUCKETS_MAX) {
             rounds += usize::from(table.visit_bucket(&mut hands.all, |entry, _| {
                 choice.consider(entry, policy, random());
             }));

@@ -15,6 +15,7 @@
 //! what commands mean (`command`), what is logged (`effect`).
 
 mod alarm;
+mod buckets;
 pub mod checkpoint;
 pub(crate) mod cold;
 mod database;
@@ -28,6 +29,8 @@ mod mark;
 mod pass;
 mod prefetch;
 mod segment;
+mod slot;
+mod subtable;
 pub mod table;
 #[cfg(test)]
 mod tests;

@@ -16,13 +16,7 @@ use super::entry::Value;
 use super::hash::KeyHasher;
 use super::mark::Outcome;
 use super::segment::{DatabaseTable, Segment};
-
-/// What an entry whose chunks are shared counts for among the bytes of a hold: little is copied, but it keeps memory.
-const LARGE_COUNTS_FOR: usize = 8 * 1024;
-/// Most slots that a hold looks through, for entries or to settle them: 256 KiB of memory.
-const SLOTS_IN_ONE_HOLD: usize = 32 * 1024;
-/// Removals that a hold takes before it ends.
-const REMOVALS_IN_ONE_HOLD: usize = 4 * 1024;
+use crate::limits::{CHECKPOINT_SLICE_REMOVALS, CHECKPOINT_SLICE_SLOTS, LONG_VALUE_COUNTS_FOR};
 
 /// How far a checkpoint has come with a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +60,8 @@ impl Segment {
         let mut budget = Budget {
             entries: limits.entries.max(1),
             bytes: limits.bytes.max(1),
-            slots: SLOTS_IN_ONE_HOLD,
-            removals: REMOVALS_IN_ONE_HOLD,
+            slots: CHECKPOINT_SLICE_SLOTS,
+            removals: CHECKPOINT_SLICE_REMOVALS,
         };
         let mut taken = Taken::default();
         for (id, table) in self.detached.iter_mut().chain(&mut self.tables) {
@@ -88,7 +82,7 @@ impl Segment {
         let mut settled = Settled { done: true, ..Settled::default() };
         assert!(outcome == Outcome::Failed || self.detached.is_empty(), "all of a published cut was taken");
         settled.freed.extend(self.detached.drain(..).map(|(_, table)| table));
-        let mut slots = SLOTS_IN_ONE_HOLD;
+        let mut slots = CHECKPOINT_SLICE_SLOTS;
         for (id, table) in &mut self.tables {
             settled.done &= table.settle(*id, outcome, &mut slots, &mut settled.handed);
         }
@@ -172,7 +166,7 @@ impl DatabaseTable {
                 let (hash, stored) = (hasher.hash(entry.key()), mark.is_stored());
                 if let Value::Chunks(chunks) = entry.value() {
                     taken.large.push(LargeEntry::new(database, hash, entry, chunks, stored));
-                    budget.bytes = budget.bytes.saturating_sub(LARGE_COUNTS_FOR);
+                    budget.bytes = budget.bytes.saturating_sub(LONG_VALUE_COUNTS_FOR);
                 } else {
                     visit(CutEntry { database, hash, entry, stored });
                     budget.bytes = budget.bytes.saturating_sub(entry.allocated_bytes());

@@ -4,21 +4,12 @@
 //!  hash  63 .. 48 | 47 .. 32 | 31 .. 0            the segment takes the top bits (see `mod`)
 //!                    tag        which subtable
 //!
-//!  subtables   [0] [1] [2] ... [2^level + split - 1]         linear hashing over whole subtables
-//!                |
-//!                +-> buckets of 64 bytes: 8 slots; home bucket = tag * buckets / 65536, then the next ones
-//!                      slot = entry address << 16 | mark << 16 | tag      0 = empty
-//!                             entries are aligned to 8 bytes, so the mark (see `mark`) has three bits of its own
+//!  subtables   [0] [1] [2] ... [2^level + split - 1]         linear hashing over whole subtables (see `subtable`)
 //! ```
 //!
 //! Linear hashing (Litwin 1980): when the entries exceed `SUBTABLE_ENTRIES` a subtable, the subtable at `split` is
-//! divided in two; so one insert moves at most the entries of one subtable (about 1100), and memory never doubles. A
-//! subtable itself is a small open-addressing table that grows and shrinks by size-class steps; its entries' homes
-//! follow from their tags, so moving them inside it reads no entry. A lookup touches one bucket and one entry in nearly
-//! all cases, and both can be prefetched.
-//!
-//! Invariant of a subtable: between an entry's home bucket and the bucket it lies in, all buckets are full. So a lookup
-//! ends at the first bucket with an empty slot. A removal repairs the invariant by moving later entries back.
+//! divided in two; so one insert moves at most the entries of one subtable (about 1100), and memory never doubles. A lookup
+//! touches one bucket and one entry in nearly all cases, and both can be prefetched.
 //!
 //! A pass over all slots goes by the numbers of the subtables: a split moves entries to the end, where the pass comes by
 //! later. Only a join would move entries back behind it, so whoever makes a pass holds joins off.
@@ -28,244 +19,18 @@
 
 use super::entry::{Entry, EntryRef};
 use super::hash::KeyHasher;
-use super::mark::{Generation, Mark};
+use super::mark::Mark;
 use super::prefetch::prefetch;
+use super::slot::{EntryMut, Slot, entry_ref};
+use super::subtable::Subtable;
+use crate::limits::MOVE_BYTES_MAX;
 use crate::version::Version;
 use std::mem::ManuallyDrop;
-use std::ptr::NonNull;
 
-const SLOTS: usize = 8;
 /// Mean number of entries in a subtable at which the next one is split.
 const SUBTABLE_ENTRIES: usize = 512;
 /// Below this mean number two subtables are joined again.
 const SUBTABLE_ENTRIES_MIN: usize = SUBTABLE_ENTRIES / 4;
-
-/// Larger entries have pages of their own, which they leave to nobody.
-const MOVED_BYTES_MAX: usize = 8 * 1024;
-
-/// The bits that an entry's address can have.
-const ADDRESS_BITS: u64 = 0xffff_ffff_fff8;
-
-/// A slot: the entry's address in the upper 48 bits, its mark in the low three bits of that, 16 bits of the key's hash
-/// below; 0 is empty. User addresses have at most 48 bits on the platforms we build for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Slot(u64);
-
-impl Slot {
-    const EMPTY: Slot = Slot(0);
-
-    fn new(entry: Entry, mark: Mark, tag: u16) -> Slot {
-        let address = entry.into_raw().as_ptr().expose_provenance() as u64;
-        assert!(address & !ADDRESS_BITS == 0, "entry addresses fit in 48 bits and are aligned");
-        Slot((address | mark as u64) << 16 | u64::from(tag))
-    }
-
-    /// The same slot with another entry.
-    fn with_entry(self, entry: Entry) -> Slot {
-        Slot(Slot::new(entry, Mark::from_bits(0), 0).0 | self.0 & !(ADDRESS_BITS << 16))
-    }
-
-    fn mark(self) -> Mark {
-        Mark::from_bits(self.0 >> 16)
-    }
-
-    fn with_mark(self, mark: Mark) -> Slot {
-        Slot(self.0 & !(7 << 16) | (mark as u64) << 16)
-    }
-
-    fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    fn tag(self) -> u16 {
-        self.0 as u16
-    }
-
-    fn pointer(self) -> *mut u8 {
-        std::ptr::with_exposed_provenance_mut((self.0 >> 16 & ADDRESS_BITS) as usize)
-    }
-
-    /// The entry, borrowed.
-    ///
-    /// # Safety
-    /// The slot is not empty, and for `'a` the entry is neither dropped nor changed.
-    unsafe fn peek<'a>(self) -> EntryRef<'a> {
-        // SAFETY: a slot that is not empty holds a pointer from `Entry::into_raw`, which is never null.
-        unsafe { EntryRef::from_raw(NonNull::new_unchecked(self.pointer())) }
-    }
-
-    /// Takes the entry out of the slot.
-    ///
-    /// # Safety
-    /// The slot is not empty and no copy of it is used afterwards.
-    unsafe fn take(self) -> Entry {
-        // SAFETY: see above; the caller gives up every other copy.
-        unsafe { Entry::from_raw(NonNull::new_unchecked(self.pointer())) }
-    }
-}
-
-#[repr(align(64))]
-#[derive(Clone, Copy)]
-struct Bucket([Slot; SLOTS]);
-
-impl Bucket {
-    const EMPTY: Bucket = Bucket([Slot::EMPTY; SLOTS]);
-
-    fn is_full(&self) -> bool {
-        // Slots are not kept dense, so all of them count.
-        self.0.iter().all(|slot| !slot.is_empty())
-    }
-
-    /// One bit for each slot with this tag. Empty slots look like tag 0 and are told apart by the caller.
-    fn matches(&self, tag: u16) -> u32 {
-        let mut bits = 0;
-        for (index, slot) in self.0.iter().enumerate() {
-            bits |= u32::from(slot.tag() == tag && !slot.is_empty()) << index;
-        }
-        bits
-    }
-}
-
-/// Where a slot lies in a subtable.
-#[derive(Clone, Copy)]
-struct Place {
-    bucket: usize,
-    slot: usize,
-}
-
-struct Subtable {
-    buckets: Vec<Bucket>,
-    entries: usize,
-}
-
-/// Numbers of buckets whose bytes are a size class of the usual allocators (four steps in each doubling).
-fn buckets_for(entries: usize) -> usize {
-    let wanted = (entries * 10).div_ceil(SLOTS * 9).max(1);
-    if wanted <= 8 {
-        return wanted;
-    }
-    let step = (wanted - 1).ilog2() - 2;
-    (((wanted - 1) >> step) + 1) << step
-}
-
-impl Subtable {
-    fn with_room(entries: usize) -> Subtable {
-        Subtable { buckets: vec![Bucket::EMPTY; buckets_for(entries)], entries: 0 }
-    }
-
-    /// Most entries before it grows: nine tenths of its slots.
-    fn entries_max(&self) -> usize {
-        (self.buckets.len() * SLOTS * 9 / 10).max(1)
-    }
-
-    fn home(&self, tag: u16) -> usize {
-        (usize::from(tag) * self.buckets.len()) >> 16
-    }
-
-    fn after(&self, bucket: usize) -> usize {
-        if bucket + 1 == self.buckets.len() { 0 } else { bucket + 1 }
-    }
-
-    /// How many buckets lie from `from` on to `to`, going round.
-    fn distance(&self, from: usize, to: usize) -> usize {
-        if to >= from { to - from } else { to + self.buckets.len() - from }
-    }
-
-    /// The place of the first entry with `tag` for which `is_it` holds.
-    #[inline]
-    fn find(&self, tag: u16, mut is_it: impl FnMut(EntryRef<'_>) -> bool) -> Option<Place> {
-        let mut index = self.home(tag);
-        for _ in 0..self.buckets.len() {
-            let bucket = &self.buckets[index];
-            let mut bits = bucket.matches(tag);
-            while bits != 0 {
-                let slot = bits.trailing_zeros() as usize;
-                // SAFETY: `matches` names filled slots only; `&self` keeps the entry in place.
-                let entry = unsafe { bucket.0[slot].peek() };
-                if is_it(entry) {
-                    return Some(Place { bucket: index, slot });
-                }
-                bits &= bits - 1;
-            }
-            if !bucket.is_full() {
-                return None;
-            }
-            index = self.after(index);
-        }
-        None
-    }
-
-    /// Puts a slot in; returns by how many buckets the subtable grew.
-    fn insert(&mut self, slot: Slot) -> usize {
-        let before = self.buckets.len();
-        if self.entries + 1 > self.entries_max() {
-            self.rebuild(self.entries + 1 + self.entries / 16);
-        }
-        self.place(slot);
-        self.entries += 1;
-        self.buckets.len() - before
-    }
-
-    fn place(&mut self, slot: Slot) {
-        let mut index = self.home(slot.tag());
-        loop {
-            if let Some(free) = self.buckets[index].0.iter_mut().find(|slot| slot.is_empty()) {
-                *free = slot;
-                return;
-            }
-            index = self.after(index);
-        }
-    }
-
-    /// Moves every slot into a new array with room for `entries`. Reads no entry.
-    fn rebuild(&mut self, entries: usize) {
-        let old = std::mem::replace(&mut self.buckets, vec![Bucket::EMPTY; buckets_for(entries)]);
-        for slot in old.iter().flat_map(|bucket| bucket.0).filter(|slot| !slot.is_empty()) {
-            self.place(slot);
-        }
-    }
-
-    fn remove(&mut self, place: Place) -> (Entry, Mark) {
-        let removed = std::mem::replace(&mut self.buckets[place.bucket].0[place.slot], Slot::EMPTY);
-        self.entries -= 1;
-        self.close_gap(place);
-        if self.buckets.len() > 1 && self.entries * 3 < self.buckets.len() * SLOTS {
-            self.rebuild(self.entries + self.entries / 4);
-        }
-        // SAFETY: the slot was filled and has just been emptied, so this is its only copy.
-        (unsafe { removed.take() }, removed.mark())
-    }
-
-    /// Restores the invariant after a slot of a bucket that was full has been emptied.
-    fn close_gap(&mut self, mut gap: Place) {
-        let filled_beside = self.buckets[gap.bucket].0.iter().filter(|slot| !slot.is_empty()).count();
-        if filled_beside + 1 < SLOTS {
-            return;
-        }
-        let mut index = self.after(gap.bucket);
-        while index != gap.bucket {
-            let was_full = self.buckets[index].is_full();
-            let beyond = self.distance(gap.bucket, index);
-            let mover = (0..SLOTS).find(|&slot| {
-                let slot = self.buckets[index].0[slot];
-                !slot.is_empty() && self.distance(self.home(slot.tag()), index) >= beyond
-            });
-            if let Some(slot) = mover {
-                let moved = std::mem::replace(&mut self.buckets[index].0[slot], Slot::EMPTY);
-                self.buckets[gap.bucket].0[gap.slot] = moved;
-                gap = Place { bucket: index, slot };
-            }
-            if !was_full {
-                return;
-            }
-            index = self.after(index);
-        }
-    }
-
-    fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.buckets.iter().flat_map(|bucket| bucket.0).filter(|slot| !slot.is_empty())
-    }
-}
 
 /// A place in a table to go on scanning from; survives growth and shrinking between two calls.
 ///
@@ -296,17 +61,16 @@ pub struct Table {
     split: usize,
     entries: usize,
     entry_bytes: usize,
-    /// Buckets of all subtables.
-    buckets: usize,
+    /// Memory of all subtables' buckets.
+    bucket_bytes: usize,
     /// Subtables are not joined at the moment.
     joins_held_off: bool,
 }
 
 impl Default for Table {
     fn default() -> Table {
-        let subtables = vec![Subtable::with_room(0)];
-        let buckets = subtables.iter().map(|subtable| subtable.buckets.len()).sum();
-        Table { subtables, level: 0, split: 0, entries: 0, entry_bytes: 0, buckets, joins_held_off: false }
+        let subtables = vec![Subtable::default()];
+        Table { subtables, level: 0, split: 0, entries: 0, entry_bytes: 0, bucket_bytes: 0, joins_held_off: false }
     }
 }
 
@@ -321,7 +85,7 @@ impl Table {
         let mut table = Table::default();
         table.level = count.ilog2();
         table.subtables = (0..count).map(|_| Subtable::with_room(entries / count)).collect();
-        table.buckets = table.subtables.iter().map(|subtable| subtable.buckets.len()).sum();
+        table.bucket_bytes = table.subtables.iter().map(|subtable| subtable.buckets.memory_bytes()).sum();
         table
     }
 
@@ -343,7 +107,7 @@ impl Table {
     /// Bytes of the table itself.
     #[inline]
     pub fn table_bytes(&self) -> usize {
-        self.buckets * size_of::<Bucket>() + self.subtables.capacity() * size_of::<Subtable>()
+        self.bucket_bytes + self.subtables.capacity() * size_of::<Subtable>()
     }
 
     fn subtable_index(&self, hash: u64) -> usize {
@@ -398,7 +162,7 @@ impl Table {
         self.entry_bytes += entry.borrow().allocated_bytes();
         self.entries += 1;
         let index = self.subtable_index(hash);
-        self.buckets += self.subtables[index].insert(Slot::new(entry, mark, tag_of(hash)));
+        self.bucket_bytes += self.subtables[index].insert(Slot::new(entry, mark, tag_of(hash)));
         if self.entries > self.subtables.len() * SUBTABLE_ENTRIES {
             self.split_one(hasher);
         }
@@ -408,9 +172,9 @@ impl Table {
     pub(super) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<(Entry, Mark)> {
         let index = self.subtable_index(hash);
         let place = self.subtables[index].find(tag_of(hash), |entry| entry.key() == key)?;
-        let before = self.subtables[index].buckets.len();
+        let before = self.subtables[index].buckets.memory_bytes();
         let (entry, mark) = self.subtables[index].remove(place);
-        self.buckets -= before - self.subtables[index].buckets.len();
+        self.bucket_bytes -= before - self.subtables[index].buckets.memory_bytes();
         self.entries -= 1;
         self.entry_bytes -= entry.borrow().allocated_bytes();
         let sparse = self.subtables.len() > 1 && self.entries < self.subtables.len() * SUBTABLE_ENTRIES_MIN;
@@ -427,7 +191,7 @@ impl Table {
 
     /// Number of slots of a subtable; `None` behind the last one.
     pub(super) fn slots_of(&self, subtable: usize) -> Option<usize> {
-        self.subtables.get(subtable).map(|subtable| subtable.buckets.len() * SLOTS)
+        self.subtables.get(subtable).map(|subtable| subtable.buckets.slots())
     }
 
     /// Shows the entries of a subtable whose mark is `wanted` to `visit`, which gives them a new mark or stops the pass.
@@ -455,7 +219,7 @@ impl Table {
 
     /// Gives every entry of a subtable a new mark. Reads no entry.
     pub(super) fn set_marks(&mut self, subtable: usize, mut change: impl FnMut(Mark) -> Mark) {
-        for bucket in &mut self.subtables[subtable].buckets {
+        for bucket in self.subtables[subtable].buckets.iter_mut() {
             for slot in bucket.0.iter_mut().filter(|slot| !slot.is_empty()) {
                 let (before, after) = (slot.mark(), change(slot.mark()));
                 if before != after {
@@ -482,14 +246,16 @@ impl Table {
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
         let subtable = &self.subtables[self.subtable_index(hash)];
-        prefetch(&subtable.buckets[subtable.home(tag_of(hash))]);
+        if let Some(bucket) = subtable.buckets.get(subtable.home(tag_of(hash))) {
+            prefetch(bucket);
+        }
     }
 
     /// Second half: the entries in the home bucket that carry the hash's tag.
     #[inline]
     pub fn prefetch_entries(&self, hash: u64) {
         let subtable = &self.subtables[self.subtable_index(hash)];
-        let bucket = &subtable.buckets[subtable.home(tag_of(hash))];
+        let Some(bucket) = subtable.buckets.get(subtable.home(tag_of(hash))) else { return };
         let mut bits = bucket.matches(tag_of(hash));
         while bits != 0 {
             prefetch(bucket.0[bits.trailing_zeros() as usize].pointer());
@@ -529,7 +295,7 @@ impl Table {
         let Some(bucket) = self.subtables[hand.subtable].buckets.get_mut(hand.bucket - 1) else { return (0, false) };
         for slot in bucket.0.iter_mut().filter(|slot| !slot.is_empty()) {
             let mut entry = EntryMut { slot, entry_bytes: &mut self.entry_bytes };
-            if entry.get().allocated_bytes() <= MOVED_BYTES_MAX {
+            if entry.get().allocated_bytes() <= MOVE_BYTES_MAX {
                 entry.change(Entry::move_allocation);
             }
         }
@@ -545,7 +311,7 @@ impl Table {
 
     /// All entries, in no order.
     pub fn iter(&self) -> impl Iterator<Item = EntryRef<'_>> {
-        let buckets = self.subtables.iter().flat_map(|subtable| &subtable.buckets);
+        let buckets = self.subtables.iter().flat_map(|subtable| subtable.buckets.iter());
         buckets.flat_map(|bucket| &bucket.0).filter(|slot| !slot.is_empty()).map(entry_ref)
     }
 
@@ -595,10 +361,11 @@ impl Table {
     /// Divides the next subtable: linear hashing's step of growth.
     fn split_one(&mut self, hasher: &KeyHasher) {
         let new_bit = 1u64 << self.level;
-        let old = std::mem::replace(&mut self.subtables[self.split], Subtable::with_room(0));
-        let half = old.entries / 2 + old.entries / 16;
+        let old = std::mem::take(&mut self.subtables[self.split]);
+        let half = old.entries / 2 + old.entries / 32;
         let (mut stays, mut moves) = (Subtable::with_room(half), Subtable::with_room(half));
-        let slots: Vec<Slot> = old.slots().collect();
+        let mut slots = Vec::with_capacity(old.entries);
+        slots.extend(old.slots());
         for (index, &slot) in slots.iter().enumerate() {
             if let Some(ahead) = slots.get(index + 8) {
                 prefetch(ahead.pointer());
@@ -607,7 +374,8 @@ impl Table {
             let hash = hasher.hash(unsafe { slot.peek() }.key());
             let _ = if hash & new_bit == 0 { stays.insert(slot) } else { moves.insert(slot) };
         }
-        self.buckets = self.buckets + stays.buckets.len() + moves.buckets.len() - old.buckets.len();
+        let grown = stays.buckets.memory_bytes() + moves.buckets.memory_bytes();
+        self.bucket_bytes = self.bucket_bytes + grown - old.buckets.memory_bytes();
         self.subtables[self.split] = stays;
         self.subtables.push(moves);
         self.split += 1;
@@ -626,12 +394,12 @@ impl Table {
         self.split -= 1;
         let Some(last) = self.subtables.pop() else { return };
         let target = &mut self.subtables[self.split];
-        let before = target.buckets.len() + last.buckets.len();
-        target.rebuild((target.entries + last.entries) * 9 / 8);
+        let before = target.buckets.memory_bytes() + last.buckets.memory_bytes();
+        target.rebuild(target.entries + last.entries);
         for slot in last.slots() {
             target.insert(slot);
         }
-        self.buckets = self.buckets + target.buckets.len() - before;
+        self.bucket_bytes = self.bucket_bytes + target.buckets.memory_bytes() - before;
     }
 }
 
@@ -641,62 +409,6 @@ impl Drop for Table {
             // SAFETY: the table is going away, so this is the last use of each slot.
             drop(unsafe { slot.take() });
         }
-    }
-}
-
-/// The entry in a filled slot, for as long as the slot is borrowed.
-fn entry_ref(slot: &Slot) -> EntryRef<'_> {
-    assert!(!slot.is_empty(), "only filled slots are read");
-    // SAFETY: the slot is filled, and the table is borrowed for as long as the result lives.
-    unsafe { slot.peek() }
-}
-
-/// A filled slot, borrowed for a change.
-pub struct EntryMut<'a> {
-    slot: &'a mut Slot,
-    entry_bytes: &'a mut usize,
-}
-
-impl EntryMut<'_> {
-    /// The entry, for reading.
-    pub fn get(&self) -> EntryRef<'_> {
-        entry_ref(self.slot)
-    }
-
-    /// Whether the entry has changed since the cut.
-    #[inline]
-    pub(super) fn is_dirty(&self, now: Generation) -> bool {
-        Mark::bits_are_dirty(self.slot.0 >> 16, now)
-    }
-
-    /// What checkpoints know of the entry.
-    #[inline]
-    pub(super) fn mark(&self) -> Mark {
-        self.slot.mark()
-    }
-
-    /// Sets what checkpoints know of the entry.
-    #[inline]
-    pub(super) fn set_mark(&mut self, mark: Mark) {
-        *self.slot = self.slot.with_mark(mark);
-    }
-
-    /// Changes the entry; its key must stay.
-    pub fn change<R>(&mut self, change: impl FnOnce(&mut Entry) -> R) -> R {
-        let (slot, before) = (*self.slot, self.get().allocated_bytes());
-        // SAFETY: the slot is filled and `&mut self` has it alone; it is written again below. Should `change` panic,
-        // the entry is leaked rather than dropped twice, because the slot is empty meanwhile.
-        let mut entry = ManuallyDrop::new(unsafe { slot.take() });
-        *self.slot = Slot::EMPTY;
-        let result = change(&mut entry);
-        *self.slot = slot.with_entry(ManuallyDrop::into_inner(entry));
-        *self.entry_bytes = *self.entry_bytes + self.get().allocated_bytes() - before;
-        result
-    }
-
-    /// Puts another entry of the same key in its place and returns the old one.
-    pub fn replace(&mut self, entry: Entry) -> Entry {
-        self.change(|old| std::mem::replace(old, entry))
     }
 }
 
@@ -727,18 +439,12 @@ mod tests {
             assert_eq!(table.find(hasher.hash(entry.key()), entry.key()).map(|found| found.key()), Some(entry.key()));
         }
         assert_eq!(seen, table.len());
-        assert_eq!(table.buckets, table.subtables.iter().map(|subtable| subtable.buckets.len()).sum::<usize>());
+        let bytes = table.subtables.iter().map(|subtable| subtable.buckets.memory_bytes()).sum::<usize>();
+        assert_eq!(table.bucket_bytes, bytes);
         for subtable in &table.subtables {
             assert_eq!(subtable.slots().count(), subtable.entries);
             assert!(subtable.entries <= subtable.entries_max());
         }
-    }
-
-    #[test]
-    fn bucket_numbers_rise_in_size_classes() {
-        let sizes: BTreeSet<usize> = (1..1200).map(buckets_for).collect();
-        assert!(sizes.iter().all(|&n| n <= 8 || n % (1 << (n.ilog2() - 2)) == 0), "{sizes:?}");
-        assert!((1..1200).all(|n| Subtable::with_room(n).entries_max() >= n));
     }
 
     #[test]

@@ -207,6 +207,11 @@ impl Buffer {
         self.pool.iter().map(Vec::capacity).sum::<usize>() + memory_of(&self.frames)
     }
 
+    /// Gives up what a burst has left, but for one piece: to be dropped without the mutex.
+    pub(crate) fn take_spare_pieces(&mut self) -> Vec<Vec<u8>> {
+        self.pool.split_off(self.pool.len().min(1))
+    }
+
     /// Payload bytes that wait, and since when.
     pub(crate) fn waiting(&self) -> Option<(usize, Duration)> {
         self.frames.first().map(|frame| (self.bytes, frame.first_append_at))

@@ -281,6 +281,8 @@ impl LogWriter {
             if now < due {
                 earliest(due);
             } else if self.write_mark(FLAG_MARK, self.tail.limit)? {
+                let spare = self.shared.buffer.lock().take_spare_pieces();
+                drop(spare);
                 // A second witness, in another block than the frame and its mark.
                 self.write_header()?;
                 self.sync()?;
