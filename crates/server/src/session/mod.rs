@@ -12,6 +12,9 @@
 //! ([`Waits::Pause`]). Replies held for a commit do not stop a session
 //! until they are many (`limits::HELD_BYTES_MAX`); then it reads on when they have left.
 //!
+//! A long argument is received beside the input, in chunks that the value will be kept in ([`Session::receive_chunk`]), and a
+//! long value leaves in pieces ([`Session::output_pieces`]): neither is copied here.
+//!
 //! A batch is a run of ordinary data commands; whatever is not ordinary (a server command, an unknown name, a wrong
 //! number of arguments, anything inside MULTI, with replies off, or before authentication) ends the batch and runs by
 //! itself in `single`. What is not executed stays in the input as bytes and is decoded again: nothing else has to be

@@ -175,7 +175,7 @@ impl Session {
             let first = planned.first_range as usize;
             let ranges = ranges.get(first..first + planned.ranges as usize).unwrap_or_default();
             let args = Args::with_chunks(buffer, ranges, self.decoder.chunked());
-            bench.note_long(self, entry, nanoseconds, || shorten(args.iter(), before));
+            bench.note_long(self, entry, nanoseconds, || shorten(args.iter().zip(args.lens()), before));
         };
         if batch.planned.len() == 1 {
             return note(bench, 0, nanoseconds, 0);
