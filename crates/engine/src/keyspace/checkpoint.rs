@@ -161,7 +161,8 @@ pub struct Taken {
     pub handed: Vec<HandedEntries>,
     /// Records of the file whose keys are gone.
     pub removals: Vec<(DatabaseId, Removal)>,
-    /// Entries with values in chunks.
+    /// Entries with values in chunks. Take once more when they are written, also where nothing is left: what was copied because
+    /// they were shared counts as handed over until then.
     pub large: Vec<LargeEntry>,
     /// Emptied databases whose last entries were taken: memory to be freed without a lock.
     pub freed: Vec<DatabaseTable>,

@@ -166,6 +166,7 @@ impl DatabaseTable {
                 let (hash, stored) = (hasher.hash(entry.key()), mark.is_stored());
                 if let Value::Chunks(chunks) = entry.value() {
                     taken.large.push(LargeEntry::new(database, hash, entry, chunks, stored));
+                    tracking.shared();
                     budget.bytes = budget.bytes.saturating_sub(LONG_VALUE_COUNTS_FOR);
                 } else {
                     visit(CutEntry { database, hash, entry, stored });

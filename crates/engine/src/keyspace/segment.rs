@@ -363,7 +363,7 @@ impl DatabaseTable {
         });
         found.set_mark(tracking.changed(found.mark()));
         if is_taking && copied > 0 {
-            tracking.copied_for_checkpoint(copied);
+            tracking.copied(copied);
         }
         Ok(())
     }

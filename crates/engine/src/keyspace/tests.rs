@@ -708,6 +708,9 @@ fn a_large_entry_is_taken_as_it_was_by_sharing_its_chunks() {
     assert_eq!((large.value.len(), large.stored), (600_000, false));
     small.apply(&Effect::SetRange { database: ZERO, key: b"key", offset: 70_000, bytes: Bulk::Bytes(b"!") });
     assert_eq!(small.keyspace.handed_bytes(), CHUNKED_FROM, "one chunk was copied");
+    small.take_all();
+    small.apply(&Effect::SetRange { database: ZERO, key: b"key", offset: 0, bytes: Bulk::Bytes(b"!") });
+    assert_eq!(small.keyspace.handed_bytes(), 0, "the checkpoint has written it");
     small.apply(&Effect::Delete { database: ZERO, key: b"key" });
     assert!(large.value == *value.as_bytes() && before > 600_000);
     assert_eq!((small.take_all().0, small.keyspace.handed_bytes()), (vec![], 0), "it comes once");

@@ -430,11 +430,12 @@ impl Run<'_, '_> {
             for (database, removal) in removals {
                 checkpoint.remove(database, removal.hash, removal.fingerprint);
             }
+            let is_last = done && large.is_empty();
             for large in large {
                 self.write_large(checkpoint, &large)?;
             }
             self.pause()?;
-            if done {
+            if is_last {
                 return Ok(());
             }
         }
