@@ -63,16 +63,12 @@ pub(crate) fn apply_to_key(
             let table = hold.table_mut(segment, database).0;
             let offset = table.find(hash, key).map_or(0, |found| found.value().len());
             check_length(offset.saturating_add(bytes.len()))?;
-            table.grow_value(hash, key, offset + bytes.len(), version, |value| {
-                value[offset..].copy_from_slice(bytes);
-            })?;
+            table.write_value_at(hash, key, offset, bytes, version)?;
         }
         Effect::SetRange { database, key, offset, bytes } => {
             let (table, offset) = (hold.table_mut(segment, database).0, offset as usize);
             check_length(offset.saturating_add(bytes.len()))?;
-            table.grow_value(hash, key, offset + bytes.len(), version, |value| {
-                value[offset..offset + bytes.len()].copy_from_slice(bytes);
-            })?;
+            table.write_value_at(hash, key, offset, bytes, version)?;
         }
         Effect::Move { .. } | Effect::NewTable { .. } | Effect::Swap { .. } | Effect::Reset => {
             unreachable!("effects over several segments go through apply_to_many")

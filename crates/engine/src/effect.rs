@@ -20,6 +20,7 @@
 
 use crate::keyspace::DatabaseId;
 use crate::keyspace::entry::Value;
+use bowline_resp::{Bulk, Chunks};
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
@@ -71,7 +72,7 @@ pub enum Effect<'a> {
         /// The key.
         key: &'a [u8],
         /// What is added.
-        bytes: &'a [u8],
+        bytes: Bulk<'a>,
     },
     /// These bytes stand at `offset` of the value of the key, which exists; zeros fill a gap before them.
     SetRange {
@@ -82,7 +83,7 @@ pub enum Effect<'a> {
         /// First byte that changes.
         offset: u32,
         /// What is put there.
-        bytes: &'a [u8],
+        bytes: Bulk<'a>,
     },
     /// The entry, which exists, has another key or database; an entry there is replaced.
     Move {
@@ -119,24 +120,37 @@ pub struct NotAnEffect;
 
 impl<'a> Effect<'a> {
     /// Appends the effect's bytes to `out`.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut impl EffectBytes) {
         match *self {
-            Effect::Put { database, key, value, expire_at } => encode_put(out, database, key, value, expire_at),
+            Effect::Put { database, key, value, expire_at } => {
+                encode_put(out.bytes(), database, key, value, expire_at);
+                put_value(out, value);
+            }
+            Effect::Append { database, key, bytes } => {
+                start(out.bytes(), APPEND, database, key);
+                put_bulk(out, bytes);
+            }
+            Effect::SetRange { database, key, offset, bytes } => {
+                start(out.bytes(), SET_RANGE, database, key);
+                put_varint(out.bytes(), offset);
+                put_bulk(out, bytes);
+            }
+            _ => self.encode_short(out.bytes()),
+        }
+    }
+
+    /// The effects that hold no value.
+    fn encode_short(&self, out: &mut Vec<u8>) {
+        match *self {
+            Effect::Put { .. } | Effect::Append { .. } | Effect::SetRange { .. } => {
+                unreachable!("effects with values are encoded by `encode`")
+            }
             Effect::Delete { database, key } => {
                 start(out, DELETE, database, key);
             }
             Effect::Expire { database, key, expire_at } => {
                 start(out, EXPIRE, database, key);
                 out.extend_from_slice(&expire_at.unwrap_or(0).to_le_bytes());
-            }
-            Effect::Append { database, key, bytes } => {
-                start(out, APPEND, database, key);
-                put_bytes(out, bytes);
-            }
-            Effect::SetRange { database, key, offset, bytes } => {
-                start(out, SET_RANGE, database, key);
-                put_varint(out, offset);
-                put_bytes(out, bytes);
             }
             Effect::Move { database, key, to_database, to_key } => {
                 start(out, MOVE, database, key);
@@ -167,10 +181,13 @@ impl<'a> Effect<'a> {
                 let (database, key) = (reader.database()?, reader.bytes()?);
                 Effect::Expire { database, key, expire_at: Some(reader.u64()?).filter(|&at| at != 0) }
             }
-            APPEND => Effect::Append { database: reader.database()?, key: reader.bytes()?, bytes: reader.bytes()? },
+            APPEND => {
+                let (database, key) = (reader.database()?, reader.bytes()?);
+                Effect::Append { database, key, bytes: Bulk::Bytes(reader.bytes()?) }
+            }
             SET_RANGE => {
                 let (database, key) = (reader.database()?, reader.bytes()?);
-                Effect::SetRange { database, key, offset: reader.varint()?, bytes: reader.bytes()? }
+                Effect::SetRange { database, key, offset: reader.varint()?, bytes: Bulk::Bytes(reader.bytes()?) }
             }
             MOVE => {
                 let (database, key) = (reader.database()?, reader.bytes()?);
@@ -221,9 +238,13 @@ fn encode_put(out: &mut Vec<u8>, database: DatabaseId, key: &[u8], value: Value<
     if let Some(at) = expire_at {
         out.extend_from_slice(&at.to_le_bytes());
     }
+}
+
+fn put_value(out: &mut impl EffectBytes, value: Value<'_>) {
     match value {
-        Value::Bytes(bytes) => put_bytes(out, bytes),
-        Value::Integer(number) => put_bytes(out, &number.to_le_bytes()[..value.stored_bytes()]),
+        Value::Bytes(bytes) => put_bytes(out.bytes(), bytes),
+        Value::Integer(number) => put_bytes(out.bytes(), &number.to_le_bytes()[..value.stored_bytes()]),
+        Value::Chunks(chunks) => put_bulk(out, Bulk::Chunks(chunks)),
     }
 }
 
@@ -260,6 +281,89 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     // Keys and values are below 4 GiB: see `limits`.
     put_varint(out, bytes.len() as u32);
     out.extend_from_slice(bytes);
+}
+
+fn put_bulk(out: &mut impl EffectBytes, bytes: Bulk<'_>) {
+    match bytes {
+        Bulk::Bytes(bytes) => put_bytes(out.bytes(), bytes),
+        Bulk::Chunks(chunks) => {
+            put_varint(out.bytes(), chunks.len() as u32);
+            out.put_chunks(chunks);
+        }
+    }
+}
+
+/// Where the bytes of effects go.
+pub trait EffectBytes {
+    /// All of them, or those behind the last chunks.
+    fn bytes(&mut self) -> &mut Vec<u8>;
+    /// Adds bytes that are in chunks.
+    fn put_chunks(&mut self, chunks: &Chunks);
+}
+
+impl EffectBytes for Vec<u8> {
+    fn bytes(&mut self) -> &mut Vec<u8> {
+        self
+    }
+
+    fn put_chunks(&mut self, chunks: &Chunks) {
+        chunks.iter().for_each(|chunk| self.extend_from_slice(chunk));
+    }
+}
+
+/// The bytes of a command's effects. Chunks are among them as they are, shared.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// What is behind the last chunks.
+    bytes: Vec<u8>,
+    /// What is before it, in order: bytes, and the chunks behind them.
+    before: Vec<(Vec<u8>, Chunks)>,
+    /// Length of that.
+    before_bytes: usize,
+}
+
+impl Effects {
+    /// Length in bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.before_bytes + self.bytes.len()
+    }
+
+    /// Whether there is no effect.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets all effects.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.before.clear();
+        self.before_bytes = 0;
+    }
+
+    /// The bytes, where none are in chunks.
+    pub(crate) fn plain(&mut self) -> Option<&mut Vec<u8>> {
+        self.before.is_empty().then_some(&mut self.bytes)
+    }
+
+    /// Takes everything: bytes and the chunks behind them, in order, and the bytes behind the last chunks.
+    pub(crate) fn take(&mut self) -> (Vec<(Vec<u8>, Chunks)>, Vec<u8>) {
+        self.before_bytes = 0;
+        (std::mem::take(&mut self.before), std::mem::take(&mut self.bytes))
+    }
+}
+
+impl EffectBytes for Effects {
+    fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    fn put_chunks(&mut self, chunks: &Chunks) {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.before_bytes += bytes.len() + chunks.len();
+        self.before.push((bytes, chunks.clone()));
+    }
 }
 
 /// What is left to read; every method fails where it is too short.
@@ -325,8 +429,11 @@ mod tests {
             (Effect::Delete { database, key }, b"\x02\xac\x02\x01k"),
             (Effect::Expire { database, key, expire_at: Some(1) }, b"\x03\xac\x02\x01k\x01\0\0\0\0\0\0\0"),
             (Effect::Expire { database, key, expire_at: None }, b"\x03\xac\x02\x01k\0\0\0\0\0\0\0\0"),
-            (Effect::Append { database, key, bytes: b"x" }, b"\x04\xac\x02\x01k\x01x"),
-            (Effect::SetRange { database, key, offset: 128, bytes: b"x" }, b"\x05\xac\x02\x01k\x80\x01\x01x"),
+            (Effect::Append { database, key, bytes: Bulk::Bytes(b"x") }, b"\x04\xac\x02\x01k\x01x"),
+            (
+                Effect::SetRange { database, key, offset: 128, bytes: Bulk::Bytes(b"x") },
+                b"\x05\xac\x02\x01k\x80\x01\x01x",
+            ),
             (Effect::Move { database, key, to_database: DatabaseId(1), to_key: b"t" }, b"\x06\xac\x02\x01k\x01\x01t"),
             (Effect::NewTable { number: 2, database }, b"\x07\x02\xac\x02"),
             (Effect::Swap { first: 0, second: 9 }, b"\x08\x00\x09"),
@@ -342,6 +449,35 @@ mod tests {
             assert_eq!(bytes.escape_ascii().to_string(), golden.escape_ascii().to_string(), "{effect:?}");
             assert_eq!(Effect::decode(golden), Ok((effect, &b""[..])));
         }
+    }
+
+    #[test]
+    fn chunks_among_the_bytes_make_the_same_record() {
+        let (database, key, bytes) = (DatabaseId(3), b"k".as_slice(), vec![b'v'; 200_000]);
+        let chunks = Chunks::copy_of(&bytes);
+        let (mut plain, mut effects) = (Vec::new(), Effects::default());
+        for (value, bulk) in
+            [(Value::Bytes(&bytes), Bulk::Bytes(&bytes)), (Value::Chunks(&chunks), Bulk::Chunks(&chunks))]
+        {
+            let shared = matches!(value, Value::Chunks(_));
+            for effect in [
+                Effect::Put { database, key, value, expire_at: Some(9) },
+                Effect::Append { database, key, bytes: bulk },
+                Effect::SetRange { database, key, offset: 300, bytes: bulk },
+                Effect::Delete { database, key },
+            ] {
+                if shared { effect.encode(&mut effects) } else { effect.encode(&mut plain) }
+            }
+        }
+        assert_eq!((effects.len(), effects.is_empty()), (plain.len(), false));
+        let (before, last) = effects.take();
+        let mut all = Vec::new();
+        for (bytes, chunks) in &before {
+            all.extend_from_slice(bytes);
+            all.put_chunks(chunks);
+        }
+        all.extend(last);
+        assert!(all == plain && before.len() == 3 && effects.is_empty());
     }
 
     #[test]

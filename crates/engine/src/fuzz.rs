@@ -196,7 +196,7 @@ mod tests {
         let mut effects = Vec::new();
         let (database, key) = (DatabaseId(0), b"key".as_slice());
         Effect::Put { database, key, value: Value::Bytes(b"value"), expire_at: Some(1) }.encode(&mut effects);
-        Effect::SetRange { database, key, offset: 3, bytes: b"bytes" }.encode(&mut effects);
+        Effect::SetRange { database, key, offset: 3, bytes: bowline_resp::Bulk::Bytes(b"bytes") }.encode(&mut effects);
         Effect::Move { database, key, to_database: database, to_key: b"other" }.encode(&mut effects);
         let mut payload = vec![0, effects.len() as u8];
         payload.extend_from_slice(&effects);

@@ -149,8 +149,8 @@ pub const CHECKPOINT_SLICE_SLOTS: usize = 32 * 1024;
 /// Removed keys that it takes in one hold, by the piece. Reached: the next hold goes on.
 pub const CHECKPOINT_SLICE_REMOVALS: usize = 4 * 1024;
 
-/// Bytes of a large value that a checkpoint copies in one hold; a value up to this size is copied like the others.
-pub const CHECKPOINT_PART_BYTES: usize = 256 * 1024;
+/// What a value in chunks counts for among the bytes of a hold: nothing of it is copied, but pointers are.
+pub const LONG_VALUE_COUNTS_FOR: usize = 8 * 1024;
 
 /// When the keys removed since the last checkpoint take this many bytes, the next one begins.
 pub const CHECKPOINT_REMOVAL_BYTES: usize = 64 * 1024 * 1024;

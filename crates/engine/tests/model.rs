@@ -37,7 +37,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(key, value, lifetime_ms)| Step::Set { key, value, lifetime_ms }),
         2 => key().prop_map(|key| Step::Delete { key }),
         2 => (key(), value()).prop_map(|(key, value)| Step::Append { key, value }),
-        1 => (key(), 0usize..100).prop_map(|(key, offset)| Step::SetRange { key, offset }),
+        1 => (key(), prop_oneof![9 => 0usize..100, 1 => 60_000usize..200_000])
+            .prop_map(|(key, offset)| Step::SetRange { key, offset }),
         3 => (key(), -100i64..100).prop_map(|(key, by)| Step::Increment { key, by }),
         2 => (key(), 0u64..300).prop_map(|(key, lifetime_ms)| Step::Expire { key, lifetime_ms }),
         1 => key().prop_map(|key| Step::Persist { key }),

@@ -17,6 +17,9 @@
 //! buffer. An inline request (`GET "a key"`) may hold escapes, so its bytes need a place of their own: the decoder answers
 //! [`Decoded::Inline`] and [`RequestDecoder::inline_args`] gives its arguments.
 //!
+//! A long argument may be received into [`Chunks`] beside the buffer ([`RequestDecoder::begin_chunks`]), and a long reply may
+//! refer to such chunks ([`Reply::bulk_chunks`]): neither is copied on its way from the socket to the value and back.
+//!
 //! Two things are stricter than in Redis, which skips two bytes unseen: a length must end in CR LF and so must every bulk.
 //! A client that counts wrongly is told so, and no part of its data is ever run as a command.
 //!
@@ -36,6 +39,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod chunks;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
@@ -48,11 +52,12 @@ mod request;
 mod value;
 
 pub use args::{ArgRange, Args};
+pub use chunks::{Bulk, CHUNK_BYTES, Chunks, ChunksBuilder};
 pub use error::ProtocolError;
 pub use inline::{quote, split_inline};
 pub use limits::{ReplyLimits, RequestLimits};
 pub use number::{DoubleText, format_double, format_long_double_human, parse_integer};
-pub use reply::{Protocol, Reply};
+pub use reply::{LongPart, Protocol, Reply};
 pub use reply_decoder::ReplyDecoder;
 pub use request::{Decoded, RequestDecoder, encode_request};
 pub use value::Value;

@@ -2,8 +2,9 @@
 //!
 //! Not here: how much may be buffered on a connection before a request is complete, which is the session's decision.
 
-/// Longest buffer in which positions fit an [`ArgRange`](crate::ArgRange). Beyond it: `ProtocolError::BufferTooLarge`.
-pub(crate) const BUFFER_BYTES_MAX: u64 = u32::MAX as u64;
+/// Longest buffer in which positions fit an [`ArgRange`](crate::ArgRange), arguments in chunks counted: they may have to be put
+/// into one piece. The highest positions stand for the numbers of those. Beyond it: `ProtocolError::BufferTooLarge`.
+pub(crate) const BUFFER_BYTES_MAX: u64 = u32::MAX as u64 - (1 << 20);
 
 /// Longest line that announces a count or a length. Twenty bytes would do; Redis waits this long for the end of the line
 /// before it gives up, and clients that test for it expect the same.

@@ -3,6 +3,7 @@
 //! A command writes exactly one value, or an array, map, set or push followed by exactly as many values as it announced.
 //! Text from outside cannot end a line early: CR and LF in simple strings and errors become spaces, as in Redis.
 
+use crate::chunks::Chunks;
 use crate::format_double;
 
 /// Which protocol a connection speaks. HELLO changes it.
@@ -15,10 +16,30 @@ pub enum Protocol {
     Resp3,
 }
 
+/// A part of a reply that is not in the output itself but in chunks, which it shares.
+#[derive(Debug, Clone)]
+pub struct LongPart {
+    /// It comes after so many bytes of the output.
+    pub at: usize,
+    /// Where its bytes are.
+    pub chunks: Chunks,
+    /// The first of them.
+    pub start: usize,
+    /// The end of them.
+    pub end: usize,
+}
+
+/// Shorter parts than this are copied, bytes: that costs less than a write of their own.
+const LONG_FROM: usize = 16 * 1024;
+
 /// Writes the reply of one command at the end of a connection's output.
 #[derive(Debug)]
 pub struct Reply<'a> {
     out: &'a mut Vec<u8>,
+    /// Where long parts go; without it they are copied.
+    long: Option<&'a mut Vec<LongPart>>,
+    /// Bytes that this reply has in long parts.
+    long_bytes: usize,
     start: usize,
     protocol: Protocol,
 }
@@ -31,7 +52,14 @@ impl<'a> Reply<'a> {
     #[inline]
     pub fn new(out: &'a mut Vec<u8>, protocol: Protocol) -> Self {
         let start = out.len();
-        Self { out, start, protocol }
+        Self { out, long: None, long_bytes: 0, start, protocol }
+    }
+
+    /// As [`Reply::new`]; long parts go to the end of `long` instead of being copied.
+    #[inline]
+    pub fn with_long(out: &'a mut Vec<u8>, long: &'a mut Vec<LongPart>, protocol: Protocol) -> Self {
+        let start = out.len();
+        Self { out, long: Some(long), long_bytes: 0, start, protocol }
     }
 
     /// The protocol in which this reply is written.
@@ -74,6 +102,21 @@ impl<'a> Reply<'a> {
         self.out.reserve(HEADER_BYTES_MAX + bytes.len() + 2);
         self.length(b'$', bytes.len());
         self.out.extend_from_slice(bytes);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// The bytes from `start` to before `end` of a string in chunks; they lie within it.
+    pub fn bulk_chunks(&mut self, chunks: &Chunks, start: usize, end: usize) {
+        let end = end.min(chunks.len());
+        let len = end.saturating_sub(start);
+        self.length(b'$', len);
+        match &mut self.long {
+            Some(long) if len >= LONG_FROM => {
+                long.push(LongPart { at: self.out.len(), chunks: chunks.clone(), start, end });
+                self.long_bytes += len;
+            }
+            _ => chunks.range(start, end).for_each(|part| self.out.extend_from_slice(part)),
+        }
         self.out.extend_from_slice(b"\r\n");
     }
 
@@ -162,17 +205,30 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// How many bytes this reply has so far.
+    /// How many bytes this reply has so far, long parts aside: its place in the output.
     #[must_use]
     #[inline]
     pub fn bytes_written(&self) -> usize {
         self.out.len() - self.start
     }
 
+    /// How many bytes this reply has so far, long parts counted.
+    #[must_use]
+    #[inline]
+    pub fn bytes_in_all(&self) -> usize {
+        self.bytes_written() + self.long_bytes
+    }
+
     /// Cuts the reply back to an earlier [`bytes_written`](Self::bytes_written), for instance to answer an error instead.
     /// A length beyond the end changes nothing.
     pub fn rollback(&mut self, len: usize) {
-        self.out.truncate(self.start.saturating_add(len));
+        let end = self.start.saturating_add(len);
+        self.out.truncate(end);
+        if let Some(long) = &mut self.long {
+            while let Some(gone) = long.pop_if(|part| part.at > end) {
+                self.long_bytes = self.long_bytes.saturating_sub(gone.end - gone.start);
+            }
+        }
     }
 
     /// Bytes that are already in the protocol of this connection.

@@ -8,10 +8,16 @@
 //! The decoder looks at each byte once: what it has understood of an unfinished request stays with it, as positions counted
 //! from the request's first byte, so the buffer may move or be compacted between calls.
 //!
+//! ```text
+//!   buffer   *3 .. SET .. key .. $104857600 CRLF | CRLF ..      a long argument whose bytes were taken out of the buffer
+//!   chunks                                        \-- 64 KiB, 64 KiB, ..     and are received beside it
+//! ```
+//!
 //! Not here: which bytes are kept and when they are dropped (the session), what the arguments mean (the commands).
 
 use memchr::memchr;
 
+use crate::chunks::{Chunks, ChunksBuilder};
 use crate::inline::split_into;
 use crate::limits::{
     BUFFER_BYTES_MAX, INLINE_BUFFER_BYTES_MAX, KEPT_RANGES_MAX, LENGTH_LINE_BYTES_MAX, UNAUTHENTICATED_ARGS_MAX,
@@ -51,6 +57,20 @@ pub struct RequestDecoder {
     /// The unescaped arguments of the last inline request.
     inline_bytes: Vec<u8>,
     inline_ranges: Vec<ArgRange>,
+    /// Long arguments that have come in chunks, and where in the buffer their bytes would begin.
+    chunked: Vec<Chunks>,
+    chunked_at: Vec<usize>,
+    /// The one that is being received.
+    receiving: Option<Receiving>,
+}
+
+/// A long argument on its way.
+#[derive(Debug)]
+struct Receiving {
+    /// Where in the buffer its bytes would begin.
+    at: usize,
+    len: usize,
+    bytes: ChunksBuilder,
 }
 
 /// How far the unfinished request has been understood. All zero: nothing of it yet.
@@ -98,7 +118,8 @@ impl RequestDecoder {
         limits: &RequestLimits,
         ranges: &mut Vec<ArgRange>,
     ) -> Result<Decoded, ProtocolError> {
-        if buffer.len() as u64 > BUFFER_BYTES_MAX {
+        let chunk_bytes = if self.chunked.is_empty() { 0 } else { self.chunk_bytes() };
+        if (buffer.len() + chunk_bytes) as u64 > BUFFER_BYTES_MAX {
             return Err(ProtocolError::BufferTooLarge);
         }
         if !self.inline_ranges.is_empty() {
@@ -155,8 +176,102 @@ impl RequestDecoder {
     /// To be called when `bytes_removed` bytes before the current request were cut off the buffer's front: the next
     /// `start` is smaller by that many. Progress is counted from the request's own start, so this costs nothing.
     pub fn rebase(&mut self, bytes_removed: usize) {
-        // Nothing here depends on where in the buffer the request begins.
-        let _ = bytes_removed;
+        if self.chunked.is_empty() && self.receiving.is_none() {
+            // Nothing else here depends on where in the buffer the request begins.
+            return;
+        }
+        self.forget_chunks(bytes_removed);
+        self.chunked_at.iter_mut().for_each(|at| *at -= bytes_removed);
+        if let Some(receiving) = &mut self.receiving {
+            receiving.at -= bytes_removed;
+        }
+    }
+
+    /// Lets go of the arguments in chunks of requests that have run: those before `end` of the buffer.
+    pub fn forget_chunks(&mut self, end: usize) {
+        let gone = self.chunked_at.iter().take_while(|at| **at < end).count();
+        if gone > 0 {
+            self.chunked_at.drain(..gone);
+            self.chunked.drain(..gone);
+            self.partial.iter_mut().for_each(|range| *range = range.renumbered(gone));
+        }
+    }
+
+    /// Begins anew with a request that was decoded before and did not run. Arguments in chunks are kept.
+    pub fn restart(&mut self) {
+        self.progress = Progress::default();
+        self.partial.clear();
+    }
+
+    /// After [`Decoded::Incomplete`] of the request at `start`: if the argument that is being received has at least `from`
+    /// bytes, takes what is there of it out of the buffer, so that the rest may be received into
+    /// [`chunk_space`](Self::chunk_space). Returns whether it did. What follows the argument goes to the buffer's end again.
+    pub fn begin_chunks(&mut self, buffer: &mut Vec<u8>, start: usize, from: usize) -> bool {
+        let Some(len) = self.progress.bulk.map(|len| len as usize).filter(|len| *len >= from) else { return false };
+        let at = start + self.progress.position;
+        let there = buffer.get(at..).unwrap_or_default();
+        if self.receiving.is_some() || there.len() >= len || self.chunked_at.contains(&at) {
+            return false;
+        }
+        let mut bytes = ChunksBuilder::default();
+        bytes.append(there);
+        buffer.truncate(at);
+        self.progress.wanted = 2;
+        self.receiving = Some(Receiving { at, len, bytes });
+        true
+    }
+
+    /// How many bytes are missing of the argument that is received in chunks; 0 when none is.
+    #[must_use]
+    pub fn chunk_bytes_missing(&self) -> usize {
+        self.receiving.as_ref().map_or(0, |receiving| receiving.len - receiving.bytes.len())
+    }
+
+    /// Where its next bytes go: at the end of this vector, no more than are missing and no more than it has room for.
+    /// [`received_chunk`](Self::received_chunk) follows.
+    pub fn chunk_space(&mut self) -> Option<&mut Vec<u8>> {
+        let missing = self.chunk_bytes_missing();
+        self.receiving.as_mut().map(|receiving| receiving.bytes.space(missing))
+    }
+
+    /// Adds the next bytes of the argument that is received in chunks; returns those that are not its own.
+    pub fn fill_chunks<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let missing = self.chunk_bytes_missing();
+        let (its_own, rest) = bytes.split_at(bytes.len().min(missing));
+        if let Some(receiving) = &mut self.receiving {
+            receiving.bytes.append(its_own);
+            let surplus = self.received_chunk();
+            debug_assert!(surplus.is_empty(), "no more was added than was missing");
+        }
+        rest
+    }
+
+    /// Bytes were added to [`chunk_space`](Self::chunk_space). Those that were too many are given back: they belong to the
+    /// buffer.
+    #[must_use]
+    pub fn received_chunk(&mut self) -> Vec<u8> {
+        let Some(mut receiving) = self.receiving.take() else { return Vec::new() };
+        let surplus = receiving.bytes.cut(receiving.len);
+        if receiving.bytes.len() < receiving.len {
+            self.receiving = Some(receiving);
+        } else {
+            self.chunked_at.push(receiving.at);
+            self.chunked.push(receiving.bytes.finish());
+        }
+        surplus
+    }
+
+    /// The arguments that came in chunks, by their numbers in the ranges, of requests that were not forgotten.
+    #[must_use]
+    pub fn chunked(&self) -> &[Chunks] {
+        &self.chunked
+    }
+
+    /// Bytes of arguments that came in chunks or are coming.
+    #[must_use]
+    pub fn chunk_bytes(&self) -> usize {
+        let coming = self.receiving.as_ref().map_or(0, |receiving| receiving.bytes.len());
+        coming + self.chunked.iter().map(Chunks::len).sum::<usize>()
     }
 
     /// The usual way: all arguments so far go straight to the caller, nothing is kept unless bytes are missing.
@@ -169,11 +284,11 @@ impl RequestDecoder {
         ranges: &mut Vec<ArgRange>,
     ) -> Result<Decoded, ProtocolError> {
         let mark = ranges.len();
-        match walk(buffer, start, limits, &mut self.progress, ranges, 0) {
+        match walk((buffer, &self.chunked_at), start, limits, &mut self.progress, ranges, 0) {
             Ok(Walk::Complete { end }) => Ok(Decoded::Request { end }),
             Ok(Walk::Nothing { end }) => Ok(Decoded::Nothing { end }),
             Ok(Walk::Incomplete) => {
-                let moved = |range: ArgRange| ArgRange { start: range.start - position_u32(start), len: range.len };
+                let moved = |range| moved(range, |at| at - position_u32(start));
                 self.partial.extend(ranges.drain(mark..).map(moved));
                 Ok(Decoded::Incomplete)
             }
@@ -193,9 +308,9 @@ impl RequestDecoder {
         limits: &RequestLimits,
         ranges: &mut Vec<ArgRange>,
     ) -> Result<Decoded, ProtocolError> {
-        match walk(buffer, start, limits, &mut self.progress, &mut self.partial, start) {
+        match walk((buffer, &self.chunked_at), start, limits, &mut self.progress, &mut self.partial, start) {
             Ok(Walk::Complete { end }) => {
-                let moved = |range: ArgRange| ArgRange { start: range.start + position_u32(start), len: range.len };
+                let moved = |range| moved(range, |at| at + position_u32(start));
                 ranges.extend(self.partial.drain(..).map(moved));
                 self.partial.shrink_to(KEPT_RANGES_MAX);
                 Ok(Decoded::Request { end })
@@ -238,11 +353,19 @@ impl RequestDecoder {
     }
 }
 
+/// A range counted from elsewhere; that of an argument in chunks is the same everywhere.
+fn moved(range: ArgRange, to: impl Fn(u32) -> u32) -> ArgRange {
+    match range.chunks_number() {
+        Some(_) => range,
+        None => ArgRange { start: to(range.start), len: range.len },
+    }
+}
+
 /// Reads on from where `progress` stands and pushes each complete argument to `sink`, its position counted from `origin`.
 /// Leaves `progress` at zero when the request is complete, and where to go on when it is not.
 #[inline]
 fn walk(
-    buffer: &[u8],
+    (buffer, chunked_at): (&[u8], &[usize]),
     start: usize,
     limits: &RequestLimits,
     progress: &mut Progress,
@@ -284,9 +407,12 @@ fn walk(
                 }
             },
         };
+        let chunked = if chunked_at.is_empty() { None } else { chunked_at.iter().position(|at| *at == position) };
+        let chunked = chunked.and_then(|number| ArgRange::of_chunks(number, length));
+        let here = if chunked.is_some() { 0 } else { length };
         let rest = buffer.get(position..).unwrap_or_default();
-        let Some(line_end) = rest.get(length as usize..).and_then(|tail| tail.get(..2)) else {
-            let wanted = (u64::from(length) + 2).saturating_sub(rest.len() as u64);
+        let Some(line_end) = rest.get(here as usize..).and_then(|tail| tail.get(..2)) else {
+            let wanted = (u64::from(here) + 2).saturating_sub(rest.len() as u64);
             if (position - start) as u64 + u64::from(length) + 2 > BUFFER_BYTES_MAX {
                 return Err(ProtocolError::BufferTooLarge);
             }
@@ -297,8 +423,8 @@ fn walk(
         if line_end != b"\r\n" {
             return Err(ProtocolError::BulkEndMissing);
         }
-        sink.push(ArgRange { start: position_u32(position - origin), len: length });
-        position += length as usize + 2;
+        sink.push(chunked.unwrap_or(ArgRange { start: position_u32(position - origin), len: length }));
+        position += here as usize + 2;
         (bulk, searched) = (None, 0);
         args_left -= 1;
         if args_left == 0 {

@@ -2,7 +2,8 @@
 //! Replies of a real Redis 7 to the same bytes are what the expected texts were taken from.
 
 use bowline_resp::{
-    ArgRange, Args, Decoded, ProtocolError, RequestDecoder, RequestLimits, encode_request, split_inline,
+    ArgRange, Args, Bulk, CHUNK_BYTES, Decoded, ProtocolError, RequestDecoder, RequestLimits, encode_request,
+    split_inline,
 };
 
 /// Decodes `input` as it stands and returns the words of each request, and the text of the error that ended it.
@@ -205,4 +206,85 @@ fn a_huge_request_in_tiny_pieces_is_read_in_linear_time() {
     }
     assert_eq!(decoder.decode(&input, 0, &limits, &mut ranges), Ok(Decoded::Request { end: input.len() }));
     assert_eq!(ranges.len(), args.len());
+}
+
+/// Feeds `input` in pieces as a session does, long arguments into chunks; returns the requests.
+fn decode_with_chunks(input: &[u8], pieces: &[usize], from: usize) -> Vec<Vec<Vec<u8>>> {
+    let (mut decoder, mut buffer, mut start, mut requests) = (RequestDecoder::new(), Vec::new(), 0, Vec::new());
+    let (mut rest, mut turn) = (input, 0);
+    while !rest.is_empty() {
+        let piece = pieces[turn % pieces.len()].max(1).min(rest.len());
+        turn += 1;
+        let missing = decoder.chunk_bytes_missing();
+        if missing > 0 && turn % 4 == 0 {
+            let (now, later) = rest.split_at(piece);
+            buffer.extend_from_slice(decoder.fill_chunks(now));
+            rest = later;
+        } else if let Some(space) = decoder.chunk_space() {
+            // A read may bring more than was asked for.
+            let (now, later) = rest.split_at(piece.min(missing + 3).min(CHUNK_BYTES - space.len()));
+            space.extend_from_slice(now);
+            rest = later;
+            buffer.extend(decoder.received_chunk());
+        } else {
+            let (now, later) = rest.split_at(piece);
+            buffer.extend_from_slice(now);
+            rest = later;
+        }
+        loop {
+            let mut ranges = Vec::new();
+            if turn % 3 == 0 && decoder.chunk_bytes_missing() == 0 {
+                decoder.restart();
+            }
+            match decoder.decode(&buffer, start, &RequestLimits::default(), &mut ranges).expect("a request") {
+                Decoded::Request { end } => {
+                    let args = Args::with_chunks(&buffer, &ranges, decoder.chunked());
+                    let whole = |index| match args.bulk(index) {
+                        Bulk::Bytes(bytes) => bytes.to_vec(),
+                        Bulk::Chunks(chunks) => chunks.to_vec(),
+                    };
+                    requests.push((0..args.len()).map(whole).collect());
+                    start = end;
+                    decoder.forget_chunks(start);
+                }
+                _ => break,
+            }
+        }
+        if turn % 2 == 0 {
+            buffer.drain(..start);
+            decoder.rebase(start);
+            start = 0;
+        }
+        decoder.begin_chunks(&mut buffer, start, from);
+    }
+    assert_eq!((decoder.chunk_bytes(), start), (0, buffer.len()), "nothing is left");
+    requests
+}
+
+#[test]
+fn long_arguments_come_in_chunks_whatever_the_pieces() {
+    let long = |len: usize, seed: u8| (0..len).map(|at| (at as u8).wrapping_mul(7) ^ seed).collect::<Vec<_>>();
+    let wanted = vec![
+        vec![b"GET".to_vec(), b"a".to_vec()],
+        vec![
+            b"MSET".to_vec(),
+            b"a".to_vec(),
+            long(200_000, 1),
+            b"b".to_vec(),
+            long(100_001, 2),
+            b"c".to_vec(),
+            long(9, 3),
+        ],
+        vec![b"SET".to_vec(), long(70_000, 4), long(65_536, 5)],
+        vec![b"GET".to_vec(), b"b".to_vec()],
+        vec![b"SET".to_vec(), b"k".to_vec(), long(300_000, 6), b"NX".to_vec()],
+    ];
+    let mut input = Vec::new();
+    for request in &wanted {
+        encode_request(&mut input, &request.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    }
+    for pieces in [&[1usize << 20][..], &[65_536], &[1000, 1, 70_000], &[13, 4096], &[65_535, 65_537, 3]] {
+        assert!(decode_with_chunks(&input, pieces, 65_536) == wanted, "in pieces of {pieces:?}");
+        assert!(decode_with_chunks(&input, pieces, 5) == wanted, "in pieces of {pieces:?}, also short ones");
+    }
 }

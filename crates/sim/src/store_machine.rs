@@ -248,7 +248,7 @@ fn finished(replies: &mut Replies) -> (Vec<u8>, Version) {
     while let Some(newer) = replies.waits_for(waits_for) {
         waits_for = newer;
     }
-    (replies.ready(Version::MAX).to_vec(), waits_for)
+    (replies.take_all(), waits_for)
 }
 
 fn words_in_one_buffer(command: &Command) -> (Vec<u8>, Vec<ArgRange>) {

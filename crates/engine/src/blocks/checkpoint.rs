@@ -221,7 +221,7 @@ impl<'a> Checkpoint<'a> {
             }
         }
         let mut large = self.put_large(record, record.value.len() as u64, hash, stored, fingerprint)?;
-        record.value.with_bytes(|value| large.write(value))?;
+        record.value.try_each_piece(|piece| large.write(piece))?;
         large.finish()
     }
 

@@ -13,6 +13,7 @@ pub(super) fn integer_value(value: Value<'_>) -> Result<i64, CommandError> {
     match value {
         Value::Integer(number) => Ok(number),
         Value::Bytes(bytes) => integer(bytes),
+        Value::Chunks(_) => Err(CommandError::NotAnInteger),
     }
 }
 

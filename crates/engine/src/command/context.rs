@@ -7,10 +7,11 @@
 
 use super::CommandError;
 use crate::apply::{Freed, apply_to_key, apply_to_many};
-use crate::effect::Effect;
-use crate::keyspace::entry::{EntryRef, Value};
+use crate::effect::{Effect, Effects};
+use crate::keyspace::entry::{CHUNKED_FROM, EntryRef, Value};
 use crate::keyspace::{DatabaseId, DatabaseTable, EvictionPolicy, Hold, SegmentSet};
 use crate::version::Version;
+use bowline_resp::{Bulk, Chunks};
 use std::ops::ControlFlow;
 
 /// A key whose hash is already known, because it was needed to choose the locks.
@@ -227,7 +228,7 @@ impl<'a> View<'a, '_> {
 /// What a command changed, until it is in the log.
 #[derive(Default)]
 pub(crate) struct Pending {
-    pub(crate) effects: Vec<u8>,
+    pub(crate) effects: Effects,
     pub(crate) touched: Vec<(DatabaseId, u64)>,
     pub(crate) removed_in: SegmentSet,
     pub(crate) exchanges: bool,
@@ -330,12 +331,12 @@ impl Change<'_, '_, '_> {
     }
 
     /// Adds bytes to the end of a key that exists.
-    pub fn append(&mut self, key: &[u8], bytes: &[u8]) {
+    pub fn append(&mut self, key: &[u8], bytes: Bulk<'_>) {
         self.on_key(Effect::Append { database: self.id(self.context.database), key, bytes });
     }
 
     /// Writes bytes into the value of a key that exists.
-    pub fn set_range(&mut self, key: &[u8], offset: u32, bytes: &[u8]) {
+    pub fn set_range(&mut self, key: &[u8], offset: u32, bytes: Bulk<'_>) {
         self.on_key(Effect::SetRange { database: self.id(self.context.database), key, offset, bytes });
     }
 
@@ -501,6 +502,13 @@ impl Change<'_, '_, '_> {
 
     /// Logs and applies an effect on one key. The caller has seen that the key is there where the effect needs it.
     pub(crate) fn on_key(&mut self, effect: Effect<'_>) {
+        if let Effect::Put { database, key, value: Value::Bytes(bytes), expire_at } = effect
+            && bytes.len() >= CHUNKED_FROM
+        {
+            // Whoever has long values brings them in chunks, made without a lock; but one copy is better than two.
+            let chunks = Chunks::copy_of(bytes);
+            return self.on_key(Effect::Put { database, key, value: Value::Chunks(&chunks), expire_at });
+        }
         let Some(key) = effect.single_key() else { unreachable!("an effect on one key has a key") };
         let hash = self.context.hash(self.hold, key);
         effect.encode(&mut self.pending.effects);

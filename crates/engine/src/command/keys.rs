@@ -5,6 +5,7 @@ use super::{
     Arity, Change, Command, CommandError, CommandInfo, Expiry, Flags, Group, KeyPositions, Outcome, Run, View,
 };
 use crate::keyspace::entry::{EntryRef, Value};
+use crate::keyspace::value::KeptValue;
 use bowline_resp::{Args, Reply};
 
 const fn row(
@@ -214,7 +215,7 @@ fn copy(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) 
     if key == to_key && to_database == change.database() {
         return Err(SAME_OBJECT);
     }
-    let Some(source) = change.find(key).map(|entry| (entry.value().to_vec(), entry.expire_at())) else {
+    let Some(source) = change.find(key).map(|entry| (KeptValue::of(entry.value()), entry.expire_at())) else {
         reply.integer(0);
         return Ok(());
     };
@@ -222,7 +223,7 @@ fn copy(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) 
     if free {
         let (value, expire_at) = source;
         let expiry = expire_at.map_or(Expiry::Clear, Expiry::At);
-        change.put_in(to_database, to_key, Value::compact(&value), expiry);
+        change.put_in(to_database, to_key, value.value(), expiry);
     }
     reply.integer(i64::from(free));
     Ok(())
@@ -341,7 +342,7 @@ fn encoding(entry: EntryRef<'_>) -> &'static str {
     match entry.value() {
         Value::Integer(_) => "int",
         Value::Bytes(bytes) if bytes.len() <= 44 => "embstr",
-        Value::Bytes(_) => "raw",
+        Value::Bytes(_) | Value::Chunks(_) => "raw",
     }
 }
 

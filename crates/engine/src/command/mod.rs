@@ -58,12 +58,15 @@ pub struct Command {
     /// Whether a call with these arguments looks at the values of its keys, or changes less than all of an entry: then
     /// values that are in the block file only are fetched before it runs.
     pub reads_values: fn(Args<'_>) -> bool,
+    /// Where values stand among its arguments that it takes in chunks where they are long ([`Args::bulk`]). All others come
+    /// in one piece.
+    pub values: KeyPositions,
 }
 
 impl Command {
     /// A row that pads nothing and reads values.
     pub const fn new(info: CommandInfo, run: Run) -> Command {
-        Command { info, run, padding: |_| 0, reads_values: |_| true }
+        Command { info, run, padding: |_| 0, reads_values: |_| true, values: KeyPositions::NONE }
     }
 
     /// A row of a command that never reads values.
@@ -76,6 +79,19 @@ impl Command {
     #[must_use]
     pub const fn reading(mut self, reads_values: fn(Args<'_>) -> bool) -> Command {
         self.reads_values = reads_values;
+        self
+    }
+
+    /// A row of a command that takes a value, which may be in chunks, at this position.
+    #[must_use]
+    pub const fn value_at(self, position: usize) -> Command {
+        self.values_at(KeyPositions { first: position, last: position as isize, step: 1 })
+    }
+
+    /// A row of a command that takes values at several positions.
+    #[must_use]
+    pub const fn values_at(mut self, values: KeyPositions) -> Command {
+        self.values = values;
         self
     }
 

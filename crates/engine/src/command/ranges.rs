@@ -7,6 +7,7 @@ use super::{
 use crate::keyspace::entry::{EntryRef, Value, parse_canonical};
 use crate::limits::VALUE_BYTES_MAX;
 use bowline_resp::{Args, Reply};
+use std::ops::Range;
 
 const fn row(name: &'static str, arguments: usize, syntax: &'static str, summary: &'static str, run: Run) -> Command {
     let (arity, keys, flags) = (Arity::Exactly(arguments), KeyPositions::FIRST, Flags::FAST);
@@ -22,7 +23,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "Appends a string to the value of a key; creates the key if need be.",
         Run::Write(append),
     )
-    .adding(),
+    .adding()
+    .value_at(2),
     row("strlen", 2, "key", "Returns the length of a string value.", Run::Read(strlen)),
     row("getrange", 4, "key start end", "Returns part of the string at a key.", Run::Read(getrange)),
     row(
@@ -40,11 +42,12 @@ pub(super) static COMMANDS: &[Command] = &[
         Run::Write(setrange),
     )
     .adding()
+    .value_at(3)
     .padding(setrange_padding),
 ];
 
 fn append(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let (key, bytes) = (args.at(1), args.at(2));
+    let (key, bytes) = (args.at(1), args.bulk(2));
     let len = change.find(key).map(|entry| entry.value().len());
     let new_len = len.unwrap_or(0) + bytes.len();
     if new_len > change.value_bytes_max() {
@@ -53,7 +56,7 @@ fn append(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>
     match len {
         Some(_) if bytes.is_empty() => {}
         Some(_) => change.append(key, bytes),
-        None => change.put(key, Value::compact(bytes), Expiry::Clear),
+        None => change.put(key, Value::of(bytes), Expiry::Clear),
     }
     reply.integer(new_len as i64);
     Ok(())
@@ -65,28 +68,34 @@ fn strlen(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Out
     Ok(())
 }
 
-/// The bytes from `start` to `end`, both included and negative from the back, as Redis clips them.
-fn clip(bytes: &[u8], start: i64, end: i64) -> &[u8] {
-    let len = bytes.len() as i64;
+/// What lies from `start` to `end` of `len` bytes, both included and negative from the back, as Redis clips them.
+fn clip(len: usize, start: i64, end: i64) -> Range<usize> {
+    let len = len as i64;
     if start < 0 && end < 0 && start > end {
-        return &[];
+        return 0..0;
     }
     let from_back = |index: i64| if index < 0 { index.saturating_add(len).max(0) } else { index };
     let (start, end) = (from_back(start), from_back(end).min(len - 1));
-    if start > end { &[] } else { bytes.get(start as usize..=end as usize).unwrap_or_default() }
+    if start > end { 0..0 } else { start as usize..end as usize + 1 }
 }
 
 fn getrange(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let (start, end) = (integer(args.at(2))?, integer(args.at(3))?);
     match view.find(args.at(1))?.map(EntryRef::value) {
-        Some(value) => value.with_bytes(|bytes| reply.bulk(clip(bytes, start, end))),
+        Some(Value::Chunks(chunks)) => {
+            let Range { start, end } = clip(chunks.len(), start, end);
+            reply.bulk_chunks(chunks, start, end);
+        }
+        Some(value) => value.with_bytes(|bytes| {
+            reply.bulk(bytes.get(clip(bytes.len(), start, end)).unwrap_or_default());
+        }),
         None => reply.bulk(b""),
     }
     Ok(())
 }
 
 fn setrange(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let (key, offset, bytes) = (args.at(1), integer(args.at(2))?, args.at(3));
+    let (key, offset, bytes) = (args.at(1), integer(args.at(2))?, args.bulk(3));
     let Ok(offset) = usize::try_from(offset) else { return Err(CommandError::text("ERR offset is out of range")) };
     let len = change.find(key).map(|entry| entry.value().len());
     if bytes.is_empty() {
@@ -114,7 +123,9 @@ fn setrange_padding(args: Args<'_>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::clip;
+    fn clip(bytes: &[u8], start: i64, end: i64) -> &[u8] {
+        bytes.get(super::clip(bytes.len(), start, end)).expect("a range within")
+    }
 
     #[test]
     fn ranges_are_clipped_as_redis_does() {

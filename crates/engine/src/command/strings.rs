@@ -6,7 +6,7 @@ use super::{
 };
 use crate::keyspace::entry::{EntryRef, Value};
 use crate::limits::REPLY_BYTES_MAX;
-use bowline_resp::{Args, Reply};
+use bowline_resp::{Args, Bulk, Reply};
 
 const fn row(
     name: &'static str,
@@ -30,6 +30,7 @@ pub(super) static COMMANDS: &[Command] = &[
     row("get", Arity::Exactly(2), KeyPositions::FIRST, "key", "Returns the string value of a key.", Run::Read(get)),
     row("set", Arity::AtLeast(3), KeyPositions::FIRST, SET_SYNTAX, "Sets the string value of a key.", Run::Write(set))
         .adding()
+        .value_at(2)
         .reading(set_reads),
     row(
         "getset",
@@ -39,7 +40,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "Returns the previous value of a key after setting it to a new one.",
         Run::Write(getset),
     )
-    .adding(),
+    .adding()
+    .value_at(2),
     row(
         "getdel",
         Arity::Exactly(2),
@@ -73,7 +75,8 @@ pub(super) static COMMANDS: &[Command] = &[
         Run::Write(mset),
     )
     .blind()
-    .adding(),
+    .adding()
+    .values_at(KeyPositions::VALUES_OF_PAIRS),
     row(
         "msetnx",
         Arity::AtLeast(3),
@@ -83,7 +86,8 @@ pub(super) static COMMANDS: &[Command] = &[
         Run::Write(msetnx),
     )
     .blind()
-    .adding(),
+    .adding()
+    .values_at(KeyPositions::VALUES_OF_PAIRS),
     row(
         "setnx",
         Arity::Exactly(3),
@@ -93,7 +97,8 @@ pub(super) static COMMANDS: &[Command] = &[
         Run::Write(setnx),
     )
     .blind()
-    .adding(),
+    .adding()
+    .value_at(2),
     row(
         "setex",
         Arity::Exactly(4),
@@ -103,7 +108,8 @@ pub(super) static COMMANDS: &[Command] = &[
         Run::Write(setex),
     )
     .blind()
-    .adding(),
+    .adding()
+    .value_at(3),
     row(
         "psetex",
         Arity::Exactly(4),
@@ -113,7 +119,8 @@ pub(super) static COMMANDS: &[Command] = &[
         Run::Write(psetex),
     )
     .blind()
-    .adding(),
+    .adding()
+    .value_at(3),
 ];
 
 /// Writes a value, or nil, as a bulk reply.
@@ -121,6 +128,7 @@ pub(super) fn reply_value(entry: Option<EntryRef<'_>>, reply: &mut Reply<'_>) {
     match entry.map(EntryRef::value) {
         Some(Value::Bytes(bytes)) => reply.bulk(bytes),
         Some(Value::Integer(number)) => reply.bulk_integer(number),
+        Some(Value::Chunks(chunks)) => reply.bulk_chunks(chunks, 0, chunks.len()),
         None => reply.null(),
     }
 }
@@ -191,7 +199,7 @@ fn expiry_in_future(kind: TimeKind, number: &[u8], now_ms: u64, command: &'stati
 }
 
 fn set(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let (key, value) = (args.at(1), args.at(2));
+    let (key, value) = (args.at(1), args.bulk(2));
     if args.len() == 3 {
         put_value(change, key, value, Expiry::Clear)?;
         reply.ok();
@@ -204,7 +212,7 @@ fn set(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -
         Condition::Always => true,
         Condition::IfAbsent => old.is_none(),
         Condition::IfPresent => old.is_some(),
-        Condition::IfEqual(wanted) => old.is_some_and(|entry| entry.value().with_bytes(|bytes| bytes == wanted)),
+        Condition::IfEqual(wanted) => old.is_some_and(|entry| entry.value().is_text(wanted)),
     };
     if options.get {
         reply_value(old, reply);
@@ -224,25 +232,25 @@ fn set_reads(args: Args<'_>) -> bool {
     args.from(3).iter().any(|word| is_word(word, "get") || is_word(word, "ifeq"))
 }
 
-fn check_length(change: &Change<'_, '_, '_>, value: &[u8]) -> Outcome {
+fn check_length(change: &Change<'_, '_, '_>, value: Bulk<'_>) -> Outcome {
     if value.len() > change.value_bytes_max() { Err(CommandError::StringTooLong) } else { Ok(()) }
 }
 
 /// Writes a value; an expiry that has passed already removes the key instead.
-fn put_value(change: &mut Change<'_, '_, '_>, key: &[u8], value: &[u8], expiry: Expiry) -> Outcome {
+fn put_value(change: &mut Change<'_, '_, '_>, key: &[u8], value: Bulk<'_>, expiry: Expiry) -> Outcome {
     check_length(change, value)?;
     if matches!(expiry, Expiry::At(at) if at <= change.now_ms()) {
         change.remove(key);
         return Ok(());
     }
-    change.put(key, Value::compact(value), expiry);
+    change.put(key, Value::of(value), expiry);
     Ok(())
 }
 
 fn getset(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    check_length(change, args.at(2))?;
+    check_length(change, args.bulk(2))?;
     reply_value(change.find(args.at(1)), reply);
-    put_value(change, args.at(1), args.at(2), Expiry::Clear)
+    put_value(change, args.at(1), args.bulk(2), Expiry::Clear)
 }
 
 fn getdel(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
@@ -301,7 +309,7 @@ fn mget(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outco
     reply.array(args.len() - 1);
     for key in args.from(1).iter() {
         reply_value(view.find(key)?, reply);
-        if reply.bytes_written() > REPLY_BYTES_MAX {
+        if reply.bytes_in_all() > REPLY_BYTES_MAX {
             return Err(CommandError::ReplyTooLong);
         }
     }
@@ -313,11 +321,11 @@ fn pairs<'a>(
     change: &Change<'_, '_, '_>,
     args: Args<'a>,
     command: &'static str,
-) -> Result<impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone + use<'a>, CommandError> {
+) -> Result<impl Iterator<Item = (&'a [u8], Bulk<'a>)> + Clone + use<'a>, CommandError> {
     if args.len().is_multiple_of(2) {
         return Err(CommandError::WrongArity(command.into()));
     }
-    let pairs = (1..args.len()).step_by(2).map(move |index| (args.at(index), args.at(index + 1)));
+    let pairs = (1..args.len()).step_by(2).map(move |index| (args.at(index), args.bulk(index + 1)));
     for (_, value) in pairs.clone() {
         check_length(change, value)?;
     }
@@ -326,7 +334,7 @@ fn pairs<'a>(
 
 fn mset(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     for (key, value) in pairs(change, args, "mset")? {
-        change.put(key, Value::compact(value), Expiry::Clear);
+        change.put(key, Value::of(value), Expiry::Clear);
     }
     reply.ok();
     Ok(())
@@ -341,7 +349,7 @@ fn msetnx(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>
         }
     }
     for (key, value) in pairs {
-        change.put(key, Value::compact(value), Expiry::Clear);
+        change.put(key, Value::of(value), Expiry::Clear);
     }
     reply.integer(1);
     Ok(())
@@ -350,7 +358,7 @@ fn msetnx(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>
 fn setnx(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let absent = !change.exists(args.at(1));
     if absent {
-        put_value(change, args.at(1), args.at(2), Expiry::Clear)?;
+        put_value(change, args.at(1), args.bulk(2), Expiry::Clear)?;
     }
     reply.integer(i64::from(absent));
     Ok(())
@@ -358,14 +366,14 @@ fn setnx(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>)
 
 fn setex(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let at = expiry_in_future(TimeKind::Seconds, args.at(2), change.now_ms(), "setex")?;
-    put_value(change, args.at(1), args.at(3), Expiry::At(at))?;
+    put_value(change, args.at(1), args.bulk(3), Expiry::At(at))?;
     reply.ok();
     Ok(())
 }
 
 fn psetex(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let at = expiry_in_future(TimeKind::Milliseconds, args.at(2), change.now_ms(), "psetex")?;
-    put_value(change, args.at(1), args.at(3), Expiry::At(at))?;
+    put_value(change, args.at(1), args.bulk(3), Expiry::At(at))?;
     reply.ok();
     Ok(())
 }

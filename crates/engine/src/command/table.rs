@@ -30,7 +30,7 @@ impl Arity {
     }
 }
 
-/// Where a command's keys stand among its arguments (0 is the name).
+/// Where a command's keys, or values, stand among its arguments (0 is the name).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyPositions {
     /// Position of the first key; 0 when there is none.
@@ -52,6 +52,8 @@ impl KeyPositions {
     pub const FIRST_TWO: KeyPositions = KeyPositions { first: 1, last: 2, step: 1 };
     /// Every argument.
     pub const EVERY: KeyPositions = KeyPositions { first: 1, last: -1, step: 1 };
+    /// Every other argument, from the second: the values of pairs.
+    pub const VALUES_OF_PAIRS: KeyPositions = KeyPositions { first: 2, last: -1, step: 2 };
     /// Every other argument, from the first.
     pub const PAIRS: KeyPositions = KeyPositions { first: 1, last: -1, step: 2 };
 

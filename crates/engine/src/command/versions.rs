@@ -30,7 +30,8 @@ pub(super) static COMMANDS: &[Command] = &[
         Run::Write(compare_and_set),
     )
     .blind()
-    .adding(),
+    .adding()
+    .value_at(3),
 ];
 
 fn entry(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
@@ -62,7 +63,7 @@ fn entry(view: &mut View<'_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outc
 }
 
 fn compare_and_set(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let (key, wanted, value) = (args.at(1), integer(args.at(2))?, args.at(3));
+    let (key, wanted, value) = (args.at(1), integer(args.at(2))?, args.bulk(3));
     if value.len() > change.value_bytes_max() {
         return Err(CommandError::StringTooLong);
     }
@@ -71,7 +72,7 @@ fn compare_and_set(change: &mut Change<'_, '_, '_>, args: Args<'_>, reply: &mut 
         reply.null();
         return Ok(());
     }
-    change.put(key, Value::compact(value), Expiry::Keep);
+    change.put(key, Value::of(value), Expiry::Keep);
     change.own_version_at(reply.bytes_written());
     Ok(())
 }

@@ -56,7 +56,7 @@ impl Executor {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Caller, Durability, Request, context};
+    use super::super::{Arguments, Caller, Durability, Request, context};
     use super::*;
     use crate::command::View;
     use crate::store::{Options, Store};
@@ -73,7 +73,8 @@ mod tests {
         let keyspace = store.keyspace();
         let caller =
             Caller { database: 0, protocol: Protocol::Resp2, level: Durability::Always, no_touch: false, waited: 0 };
-        let request = Request { caller: &caller, buffer: &[], ranges: &[], databases: &[], now_ms: store.now_ms() };
+        let arguments = Arguments { buffer: &[], ranges: &[], chunked: &[] };
+        let request = Request { caller: &caller, arguments, databases: &[], now_ms: store.now_ms() };
         let hold = keyspace.hold(SegmentSet::EMPTY, SegmentSet::EMPTY);
         let mut context = context(&store, &request, &[], 1);
         let mut keys = 0;

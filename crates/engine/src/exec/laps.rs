@@ -91,7 +91,7 @@ impl Laps {
 }
 
 fn is_heavy(planned: &Planned, request: &Request<'_>, reply_bytes: usize) -> bool {
-    let args = planned.args(request.buffer, request.ranges);
+    let args = planned.args(request);
     !planned.command.info.flags.has(Flags::FAST)
         || reply_bytes >= HEAVY_BYTES
         || args.iter().map(<[u8]>::len).sum::<usize>() >= HEAVY_BYTES

@@ -15,6 +15,7 @@
 //! (`values`); the same for keys in a segment that is not loaded yet (`segments`). Not here: bytes of connections (crate
 //! `server`), what commands do (`command`).
 
+mod arguments;
 mod by_segment;
 mod laps;
 mod replies;
@@ -22,8 +23,9 @@ mod segments;
 mod unit;
 mod values;
 
+pub use arguments::Arguments;
 pub use laps::{Lap, Timing};
-pub use replies::Replies;
+pub use replies::{PIECES_MAX, Replies};
 pub use unit::{OUT_OF_MEMORY, Transaction, TransactionEnd, Watched};
 
 use crate::command::{Change, Command, CommandError, Context, Flags, Pending, PlannedKey, Run, View};
@@ -76,14 +78,15 @@ pub struct Planned {
 }
 
 impl Planned {
-    fn args<'a>(&self, buffer: &'a [u8], ranges: &'a [ArgRange]) -> Args<'a> {
+    fn args<'a>(&self, request: &Request<'a>) -> Args<'a> {
+        let Arguments { buffer, ranges, chunked } = request.arguments;
         let first = self.first_range as usize;
-        Args::new(buffer, ranges.get(first..first + self.ranges as usize).unwrap_or_default())
+        Args::with_chunks(buffer, ranges.get(first..first + self.ranges as usize).unwrap_or_default(), chunked)
     }
 
     /// The command's keys.
     fn keys<'a>(&self, request: &Request<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let args = self.args(request.buffer, request.ranges);
+        let args = self.args(request);
         self.command.info.keys.of(args.len()).map(move |position| args.at(position))
     }
 }
@@ -201,8 +204,34 @@ impl Executor {
         batch: &[Planned],
         replies: &mut Replies,
     ) -> RunEnd {
+        self.run_arguments(caller, Arguments { buffer, ranges, chunked: &[] }, batch, replies)
+    }
+
+    /// As [`Executor::run`], where long arguments may be in chunks.
+    pub fn run_arguments(
+        &mut self,
+        caller: &Caller,
+        arguments: Arguments<'_>,
+        batch: &[Planned],
+        replies: &mut Replies,
+    ) -> RunEnd {
+        if arguments.may_be_long()
+            && let Some(arranged) = arguments.arranged(batch)
+        {
+            return self.run_arranged(caller, arranged.as_arguments(), batch, replies);
+        }
+        self.run_arranged(caller, arguments, batch, replies)
+    }
+
+    fn run_arranged(
+        &mut self,
+        caller: &Caller,
+        arguments: Arguments<'_>,
+        batch: &[Planned],
+        replies: &mut Replies,
+    ) -> RunEnd {
         let now_ms = self.store.now_ms();
-        let request = Request { caller, buffer, ranges, databases: &[], now_ms };
+        let request = Request { caller, arguments, databases: &[], now_ms };
         let mut done = 0;
         self.laps.begin(batch.len(), &*self.store.options().clock);
         while done < batch.len() {
@@ -423,8 +452,7 @@ fn finish(
 /// What the commands of one run have in common.
 struct Request<'a> {
     caller: &'a Caller,
-    buffer: &'a [u8],
-    ranges: &'a [ArgRange],
+    arguments: Arguments<'a>,
     /// The database of each command of a unit, where it is not always the caller's.
     databases: &'a [u32],
     now_ms: u64,
@@ -441,8 +469,8 @@ impl Request<'_> {
 fn group_of(batch: &[Planned], request: &Request<'_>, key_bytes_max: usize) -> usize {
     let mut bytes = 0;
     let fits = |planned: &&Planned| {
-        let args = planned.args(request.buffer, request.ranges);
-        bytes += args.iter().map(<[u8]>::len).sum::<usize>();
+        let args = planned.args(request);
+        bytes += args.lens().sum::<usize>();
         let flags = planned.command.info.flags;
         bytes <= GROUP_BYTES_MAX && bytes <= key_bytes_max && !flags.has(Flags::WHOLE) && !flags.has(Flags::LOGS_VALUES)
     };
@@ -463,10 +491,12 @@ fn room_in_memory(store: &Store, commands: &[Planned], bytes: usize) -> MemoryRo
 
 /// The same for any command, as if it wrote: the removal of expired keys is logged for readers too.
 fn room_for_args(planned: &Planned, request: &Request<'_>) -> usize {
-    let args = planned.args(request.buffer, request.ranges);
+    let args = planned.args(request);
     let number = if planned.command.info.flags.has(Flags::LOGS_NUMBER) { NUMBER_BYTES_MAX } else { 0 };
-    // Three times: an expired key is removed, put anew, and changed.
-    RECORD_OVERHEAD + number + args.iter().map(|arg| 3 * arg.len() + KEY_OVERHEAD).sum::<usize>()
+    // Three times: an expired key is removed, put anew, and changed. A value in chunks is logged once.
+    let times = |range: &ArgRange| if range.chunks_number().is_some() { 1 } else { 3 };
+    let bytes = args.ranges().iter().map(|range| times(range) * range.len as usize + KEY_OVERHEAD);
+    RECORD_OVERHEAD + number + bytes.sum::<usize>()
 }
 
 /// Fetches what the group will touch: first every bucket, then every entry, so that the misses overlap.
@@ -495,7 +525,7 @@ fn run_one(
     pending: &mut Pending,
     (told, replies): (&mut Told, &mut Replies),
 ) -> Result<(), CommandError> {
-    let args = planned.args(request.buffer, request.ranges);
+    let args = planned.args(request);
     let start = replies.end();
     let own_versions = context.own_version_at.len();
     let mut reply = replies.writer(request.caller.protocol);
@@ -528,11 +558,7 @@ pub(crate) fn append(log: &Log, hold: &mut Hold<'_>, pending: &mut Pending, now_
         return (None, 0);
     }
     let bytes = pending.effects.len();
-    let version = if std::mem::take(&mut pending.resets) {
-        log.append_reset(now_ms, &mut pending.effects)
-    } else {
-        log.append(now_ms, &mut pending.effects)
-    };
+    let version = log.append_effects(now_ms, &mut pending.effects, std::mem::take(&mut pending.resets));
     pending.effects.clear();
     let keyspace = hold.keyspace();
     for (database, hash) in pending.touched.drain(..) {

@@ -1,6 +1,7 @@
 //! Units: what runs all at once or not at all under locks and room of its own. A transaction is one; so is a command over
 //! whole databases, one whose effects may be larger than its arguments, and one that met an expired entry while reading.
 
+use super::arguments::{Arguments, takes_chunks};
 use super::{
     Caller, Executor, KEY_OVERHEAD, Planned, RECORD_OVERHEAD, Replies, Request, context, finish, room_for,
     room_in_memory, run_one,
@@ -13,7 +14,7 @@ use crate::limits::{RECORD_BYTES_MAX, REPLY_BYTES_MAX};
 use crate::log::{Admission, RoomClass};
 use crate::store::{MemoryRoom, Store};
 use crate::version::Version;
-use bowline_resp::{ArgRange, Args};
+use bowline_resp::{ArgRange, Args, Bulk, Chunks};
 
 /// A key that WATCH saw.
 #[derive(Clone, Debug)]
@@ -40,6 +41,9 @@ impl Watched {
 pub struct Transaction {
     buffer: Vec<u8>,
     ranges: Vec<ArgRange>,
+    /// Long values.
+    chunked: Vec<Chunks>,
+    bytes: usize,
     commands: Vec<Planned>,
     /// The database of each command; empty while all are the caller's.
     databases: Vec<u32>,
@@ -50,18 +54,36 @@ impl Transaction {
     /// Adds a command. Returns false, and adds nothing, when the transaction would pass [`RECORD_BYTES_MAX`].
     #[must_use]
     pub fn push(&mut self, command: &'static Command, args: Args<'_>) -> bool {
-        let bytes: usize = args.iter().map(<[u8]>::len).sum();
-        if self.buffer.len() + bytes > RECORD_BYTES_MAX {
+        let bytes: usize = args.lens().sum();
+        if self.bytes + bytes > RECORD_BYTES_MAX {
             return false;
         }
+        self.bytes += bytes;
         let first_range = self.ranges.len() as u32;
-        for arg in args.iter() {
-            self.ranges.push(ArgRange { start: self.buffer.len() as u32, len: arg.len() as u32 });
-            self.buffer.extend_from_slice(arg);
+        let planned = Planned { command, first_range, ranges: args.len() as u32 };
+        for index in 0..args.len() {
+            self.push_argument(args.bulk(index), takes_chunks(&planned, args, index));
         }
-        self.commands.push(Planned { command, first_range, ranges: args.len() as u32 });
+        self.commands.push(planned);
         self.databases.extend(self.selected);
         true
+    }
+
+    fn push_argument(&mut self, argument: Bulk<'_>, in_chunks: bool) {
+        if in_chunks {
+            self.chunked.push(match argument {
+                Bulk::Bytes(bytes) => Chunks::copy_of(bytes),
+                Bulk::Chunks(chunks) => chunks.clone(),
+            });
+            // So many long ones are over the limit of bytes long before.
+            self.ranges.extend(ArgRange::of_chunks(self.chunked.len() - 1, argument.len() as u32));
+            return;
+        }
+        self.ranges.push(ArgRange { start: self.buffer.len() as u32, len: argument.len() as u32 });
+        match argument {
+            Bulk::Bytes(bytes) => self.buffer.extend_from_slice(bytes),
+            Bulk::Chunks(chunks) => chunks.iter().for_each(|chunk| self.buffer.extend_from_slice(chunk)),
+        }
     }
 
     /// Lets the commands added from here on be about database `number`. `before` is the caller's database.
@@ -84,7 +106,7 @@ impl Transaction {
 
     /// Memory that its arguments take, bytes.
     pub fn bytes(&self) -> usize {
-        self.buffer.len()
+        self.bytes
     }
 }
 
@@ -129,8 +151,8 @@ impl Executor {
         replies: &mut Replies,
     ) -> TransactionEnd {
         let now_ms = self.store.now_ms();
-        let Transaction { buffer, ranges, databases, .. } = transaction;
-        let request = Request { caller, buffer, ranges, databases, now_ms };
+        let Transaction { buffer, ranges, chunked, databases, .. } = transaction;
+        let request = Request { caller, arguments: Arguments { buffer, ranges, chunked }, databases, now_ms };
         loop {
             match self.load_unit(&request, &transaction.commands, watched) {
                 Ok(true) => {}
@@ -288,7 +310,7 @@ impl Executor {
             let before = replies.end();
             let outcome = run_one(planned, request, hold, context, &mut self.pending, (&mut self.told, replies));
             assert_ne!(outcome, Err(CommandError::MetExpired), "expired entries were removed before");
-            if unit.len() > 1 && replies.end() - start > REPLY_BYTES_MAX {
+            if unit.len() > 1 && replies.bytes_since(start) > REPLY_BYTES_MAX {
                 replies.rollback(before);
                 replies.writer(request.caller.protocol).error(&CommandError::ReplyTooLong.to_string());
             }
@@ -374,7 +396,7 @@ fn room_under_hold(hold: &Hold<'_>, request: &Request<'_>, unit: &[Planned]) -> 
     // What is copied is in memory by now.
     let hot = entries(hold, request, unit, &[]).filter(|entry| !entry.is_cold());
     let longest = hot.map(|entry| entry.value().len()).max().unwrap_or(0);
-    let padded = unit.iter().map(|planned| (planned.command.padding)(planned.args(request.buffer, request.ranges)));
+    let padded = unit.iter().map(|planned| (planned.command.padding)(planned.args(request)));
     let longest = longest.max(padded.max().unwrap_or(0));
     base.saturating_add(copies.saturating_mul(longest + base + KEY_OVERHEAD))
 }

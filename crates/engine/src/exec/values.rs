@@ -33,7 +33,7 @@ pub(super) fn meets_cold(hold: &Hold<'_>, request: &Request<'_>, planned: &Plann
 }
 
 fn reads_values(request: &Request<'_>, planned: &Planned) -> bool {
-    (planned.command.reads_values)(planned.args(request.buffer, request.ranges))
+    (planned.command.reads_values)(planned.args(request))
 }
 
 /// The cold values that commands need. Their segments are held.

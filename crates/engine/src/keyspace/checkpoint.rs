@@ -14,12 +14,13 @@
 //! Not here: the block file (`blocks`), when a checkpoint begins and what is done with it (`store`).
 
 use super::database::{DatabaseId, DatabaseIds};
-use super::entry::{EntryRef, Value};
+use super::entry::EntryRef;
 use super::mark::Outcome;
 use super::segment::{DatabaseTable, DoesNotFit};
 use super::tracking::{Counters, Handed};
 use super::{Hold, Keyspace, SegmentSet};
 use crate::version::Version;
+use bowline_resp::Chunks;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -68,7 +69,7 @@ pub struct Removal {
     pub fingerprint: u64,
 }
 
-/// An entry with a value too long to be copied in one hold: to be read with [`Keyspace::copy_part`].
+/// An entry whose value is in chunks: they are shared, and whoever changes the entry copies those that he writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LargeEntry {
     /// Its database.
@@ -83,8 +84,8 @@ pub struct LargeEntry {
     pub created: u32,
     /// When it expires, milliseconds since the Unix epoch.
     pub expire_at: Option<u64>,
-    /// Length of its value, which is not an integer.
-    pub value_bytes: usize,
+    /// Its value.
+    pub value: Chunks,
     /// As [`CutEntry::stored`].
     pub stored: bool,
 }
@@ -94,7 +95,7 @@ impl LargeEntry {
         database: DatabaseId,
         hash: u64,
         entry: EntryRef<'_>,
-        value_bytes: usize,
+        value: &Chunks,
         stored: bool,
     ) -> LargeEntry {
         LargeEntry {
@@ -104,7 +105,7 @@ impl LargeEntry {
             version: entry.version(),
             created: entry.created(),
             expire_at: entry.expire_at(),
-            value_bytes,
+            value: value.clone(),
             stored,
         }
     }
@@ -160,8 +161,9 @@ pub struct Taken {
     pub handed: Vec<HandedEntries>,
     /// Records of the file whose keys are gone.
     pub removals: Vec<(DatabaseId, Removal)>,
-    /// An entry to be read in parts, then told to [`Keyspace::took`], before the next take; else that reports it again.
-    pub large: Option<LargeEntry>,
+    /// Entries with values in chunks. Take once more when they are written, also where nothing is left: what was copied because
+    /// they were shared counts as handed over until then.
+    pub large: Vec<LargeEntry>,
     /// Emptied databases whose last entries were taken: memory to be freed without a lock.
     pub freed: Vec<DatabaseTable>,
     /// Nothing of the cut is left in this segment.
@@ -223,28 +225,6 @@ impl Keyspace {
     pub fn take(&self, segment: usize, limits: TakeLimits, visit: &mut dyn FnMut(CutEntry<'_>)) -> Taken {
         let mut hold = self.hold(SegmentSet::EMPTY, SegmentSet::one(segment));
         hold.segment_mut(segment).take(limits, &self.hasher, visit)
-    }
-
-    /// Copies the value of a large entry from `offset` on into `buffer`, in a short shared hold; returns how many bytes.
-    /// `None` when a writer has handed it over meanwhile: it comes with the handed entries, so forget the parts.
-    pub fn copy_part(&self, large: &LargeEntry, offset: usize, buffer: &mut [u8]) -> Option<usize> {
-        let segment = self.segment_of(large.hash);
-        let hold = self.hold(SegmentSet::one(segment), SegmentSet::EMPTY);
-        let entry = hold.segment(segment).cut_entry(large.database, large.hash, &large.key)?;
-        let Value::Bytes(bytes) = entry.value() else { return None };
-        let part = bytes.get(offset..).unwrap_or_default();
-        let len = part.len().min(buffer.len());
-        buffer[..len].copy_from_slice(&part[..len]);
-        Some(len)
-    }
-
-    /// Takes a large entry whose parts are all copied. `false` when it was handed over meanwhile: as for
-    /// [`Keyspace::copy_part`].
-    #[must_use]
-    pub fn took(&self, large: &LargeEntry) -> bool {
-        let segment = self.segment_of(large.hash);
-        let mut hold = self.hold(SegmentSet::EMPTY, SegmentSet::one(segment));
-        hold.segment_mut(segment).took(large.database, large.hash, &large.key)
     }
 
     /// The checkpoint's superblock is durable. Call [`Keyspace::settle`] for every segment before the next cut.

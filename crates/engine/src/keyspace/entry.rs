@@ -9,21 +9,27 @@
 //! ```
 //!
 //! The allocation is rounded up to 8 bytes. A key of 16 bytes with a value of 32 takes 64 bytes, one more bit of
-//! expiry costs 8. Lengths over 255 (key) or 65535 (value) move to two u32 fields (`WIDE`); the short ones are then 0.
-//! A value that is the canonical text of an `i64` is kept as 1 to 8 little-endian bytes (`INTEGER`).
+//! expiry costs 8. For keys over 255 bytes the lengths move to two u32 fields (`WIDE`); the short ones are then 0.
+//! A value that is the canonical text of an `i64` is kept as 1 to 8 little-endian bytes (`INTEGER`). A value of
+//! `CHUNKED_FROM` bytes or more is kept in chunks outside the allocation (`CHUNKED`), and the address of a boxed [`Chunks`]
+//! stands in its place: 8 bytes. It stays so for as long as the value only grows.
 //!
 //! Flags: bit 0 `INTEGER`, bit 1 `EXPIRES`, bit 2 `WIDE`; bits 3 to 5 count how often the entry was used (`uses`), for
 //! eviction; bit 6 `COLD`: the value is in the block file only, and 8 bytes in its place say where (u32 block, u8 size
-//! code) and how long it is (u24, in KiB, rounded up); bit 7 is 0. What checkpoints know of an entry is in its slot (`mark`).
+//! code) and how long it is (u24, in KiB, rounded up); bit 7 `CHUNKED`. What checkpoints know of an entry is in its slot
+//! (`mark`).
 //!
 //! Invariants: the pointer comes from the global allocator with alignment 8 and `allocated_bytes()`; every field that
-//! the flags announce is initialised; an `Entry` owns its allocation and is the only one that does. Whoever has only
+//! the flags announce is initialised; an `Entry` owns its allocation and is the only one that does; with `CHUNKED`, and never
+//! together with `INTEGER` or `COLD`, it owns the box as well, whose address came from `Box::into_raw`. Whoever has only
 //! borrowed an entry reads it, and may change the uses in its flags: so that byte is read and written atomically, and
 //! no other byte is ever written through a borrow. Safe face: nothing outside this file reads through the pointer. Not
 //! here: where entries are found (`table`), which are evicted (`eviction`).
 #![allow(unsafe_code)]
 
+pub use super::value::{CHUNKED_FROM, Value, parse_canonical};
 use crate::version::Version;
+use bowline_resp::{Bulk, Chunks};
 use std::alloc::{self, Layout};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -40,9 +46,12 @@ const ALIGN: usize = 8;
 const INTEGER: u8 = 1 << 0;
 const EXPIRES: u8 = 1 << 1;
 const WIDE: u8 = 1 << 2;
+const CHUNKED: u8 = 1 << 7;
 /// The flags that say where the other fields lie.
-const SHAPE: u8 = INTEGER | EXPIRES | WIDE;
+const SHAPE: u8 = INTEGER | EXPIRES | WIDE | CHUNKED;
 const COLD: u8 = 1 << 6;
+/// What stands in place of a value in chunks: an address.
+const ADDRESS_BYTES: usize = 8;
 /// What stands in place of a cold value: u32 block, u8 size code, u24 KiB.
 const COLD_BYTES: usize = 8;
 /// Longest value that these can tell, KiB: far beyond any.
@@ -62,95 +71,6 @@ pub struct Location {
     pub block: u32,
     /// Its size as the index keeps it.
     pub size_code: u8,
-}
-
-/// A value as commands see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value<'a> {
-    /// Any bytes.
-    Bytes(&'a [u8]),
-    /// A number whose canonical decimal text is the value.
-    Integer(i64),
-}
-
-impl<'a> Value<'a> {
-    /// The most compact form of `bytes`: a number where its text is exactly what the number prints as.
-    pub fn compact(bytes: &'a [u8]) -> Value<'a> {
-        match parse_canonical(bytes) {
-            Some(number) => Value::Integer(number),
-            None => Value::Bytes(bytes),
-        }
-    }
-
-    /// Length of the value's text in bytes.
-    pub fn len(self) -> usize {
-        match self {
-            Value::Bytes(bytes) => bytes.len(),
-            Value::Integer(number) => itoa::Buffer::new().format(number).len(),
-        }
-    }
-
-    /// Whether the value's text has no bytes.
-    pub fn is_empty(self) -> bool {
-        matches!(self, Value::Bytes([]))
-    }
-
-    /// Calls `read` with the value's text.
-    pub fn with_bytes<R>(self, read: impl FnOnce(&[u8]) -> R) -> R {
-        match self {
-            Value::Bytes(bytes) => read(bytes),
-            Value::Integer(number) => read(itoa::Buffer::new().format(number).as_bytes()),
-        }
-    }
-
-    /// The value's text, copied.
-    pub fn to_vec(self) -> Vec<u8> {
-        self.with_bytes(<[u8]>::to_vec)
-    }
-
-    /// Reads an integer from the 1 to 8 little-endian bytes it is kept as.
-    pub fn from_integer_bytes(stored: &[u8]) -> Option<Value<'static>> {
-        let negative = stored.last()? & 0x80 != 0;
-        let mut wide = if negative { [0xff; 8] } else { [0; 8] };
-        wide.get_mut(..stored.len())?.copy_from_slice(stored);
-        Some(Value::Integer(i64::from_le_bytes(wide)))
-    }
-
-    /// Bytes that the value takes in an entry and in the log.
-    pub fn stored_bytes(self) -> usize {
-        match self {
-            Value::Bytes(bytes) => bytes.len(),
-            Value::Integer(number) => integer_bytes(number),
-        }
-    }
-}
-
-/// Reads `bytes` as an `i64` if they are exactly the text that the number prints as (no sign `+`, no leading zero).
-pub fn parse_canonical(bytes: &[u8]) -> Option<i64> {
-    let (negative, digits) = match bytes {
-        [b'-', rest @ ..] => (true, rest),
-        rest => (false, rest),
-    };
-    match digits {
-        [] => return None,
-        [b'0', ..] => return (digits.len() == 1 && !negative).then_some(0),
-        _ if digits.len() > 19 => return None,
-        _ => {}
-    }
-    let mut magnitude: u64 = 0;
-    for &digit in digits {
-        if !digit.is_ascii_digit() {
-            return None;
-        }
-        magnitude = magnitude * 10 + u64::from(digit - b'0');
-    }
-    if negative { 0i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() }
-}
-
-/// How many little-endian bytes hold `number` (sign-extended), 1 to 8.
-fn integer_bytes(number: i64) -> usize {
-    let significant = 65 - (if number < 0 { !number } else { number }).leading_zeros() as usize;
-    significant.div_ceil(8)
 }
 
 /// An owned entry; see the head of this file for its layout.
@@ -179,9 +99,11 @@ struct Shape {
 
 impl Shape {
     fn new(key: usize, value: Value<'_>, expires: bool) -> Shape {
-        let stored = value.stored_bytes();
+        let (mut stored, mut flags) = (value.stored_bytes(), 0);
         assert!(u32::try_from(key).is_ok() && u32::try_from(stored).is_ok(), "keys and values are below 4 GiB");
-        let mut flags = 0;
+        if stored >= CHUNKED_FROM || matches!(value, Value::Chunks(_)) {
+            (stored, flags) = (ADDRESS_BYTES, CHUNKED);
+        }
         if matches!(value, Value::Integer(_)) {
             flags |= INTEGER;
         }
@@ -239,10 +161,25 @@ impl<'a> EntryRef<'a> {
         assert!(!self.is_cold(), "a cold value is fetched before it is read");
         let shape = self.shape();
         let stored = self.bytes(shape.value_at(), shape.value);
-        if shape.flags & INTEGER == 0 {
+        if shape.flags & (INTEGER | CHUNKED) == 0 {
             return Value::Bytes(stored);
         }
+        if let Some(chunks) = self.chunks() {
+            return Value::Chunks(chunks);
+        }
         Value::from_integer_bytes(stored).unwrap_or_else(|| unreachable!("an integer has 1 to 8 bytes"))
+    }
+
+    /// The chunks of a value that is kept in some.
+    #[inline]
+    fn chunks(self) -> Option<&'a Chunks> {
+        let shape = self.shape();
+        if shape.flags & CHUNKED == 0 {
+            return None;
+        }
+        let address = usize::from_ne_bytes(self.array(shape.value_at()));
+        // SAFETY: the address came from `Box::into_raw`, the entry owns the box, and for `'a` it is neither dropped nor changed.
+        Some(unsafe { &*std::ptr::with_exposed_provenance::<Chunks>(address) })
     }
 
     /// Whether the value is in the block file only.
@@ -274,7 +211,7 @@ impl<'a> EntryRef<'a> {
             return 0;
         }
         let cold = Shape { value: COLD_BYTES, ..shape };
-        shape.allocated_bytes().saturating_sub(cold.allocated_bytes())
+        self.allocated_bytes().saturating_sub(cold.allocated_bytes())
     }
 
     /// The version of the entry's last change.
@@ -300,22 +237,27 @@ impl<'a> EntryRef<'a> {
 
     /// A copy of the entry with its value in the block file.
     pub(super) fn with_cold_value(self, location: Location) -> Entry {
-        let bytes = self.shape().value;
+        let bytes = self.chunks().map_or(self.shape().value, Chunks::len);
         let mut copy = Entry::cold(self.key(), (location, bytes), self.version(), self.created(), self.expire_at());
         copy.take_uses_of(self);
         copy
     }
 
-    /// A copy of the entry under another key.
+    /// A copy of the entry under another key. Chunks are shared.
     pub fn with_key(self, key: &[u8]) -> Entry {
         let mut copy = Entry::new(key, self.value(), self.version(), self.created(), self.expire_at());
         copy.take_uses_of(self);
         copy
     }
 
-    /// Size of the allocation in bytes.
+    /// Memory of the entry in bytes, chunks counted in full.
     pub fn allocated_bytes(self) -> usize {
-        self.shape().allocated_bytes()
+        self.shape().allocated_bytes() + self.chunks().map_or(0, Chunks::memory_bytes)
+    }
+
+    /// Memory in bytes that a copy takes: its chunks are shared.
+    pub(super) fn copied_bytes(self) -> usize {
+        self.shape().allocated_bytes() + self.chunks().map_or(0, Chunks::list_bytes)
     }
 
     /// How often the entry was used, roughly: each further number stands for twice the uses, up to [`USES_MAX`].
@@ -389,6 +331,7 @@ impl Entry {
         let pointer = unsafe { alloc::alloc(layout) };
         let Some(pointer) = NonNull::new(pointer) else { alloc::handle_alloc_error(layout) };
         let mut entry = Entry(pointer);
+        // `write_lengths` looks at the flags that stay, and there are none yet.
         entry.write(FLAGS, &[0]);
         entry.write_lengths(shape);
         entry.write(VERSION, &version.0.to_ne_bytes());
@@ -471,7 +414,9 @@ impl Entry {
     #[must_use]
     pub fn overwrite(&mut self, value: Value<'_>, expire_at: Option<u64>) -> bool {
         let (old, new) = (self.shape(), Shape::new(self.shape().key, value, expire_at.is_some()));
-        if old.key_at() != new.key_at() || old.allocated_bytes() != new.allocated_bytes() {
+        let fits = old.key_at() == new.key_at() && old.allocated_bytes() == new.allocated_bytes();
+        // Chunks that are replaced take long to free: that is the caller's to do, with the whole entry.
+        if !fits || (old.flags | new.flags) & CHUNKED != 0 {
             return false;
         }
         self.write_lengths(new);
@@ -492,15 +437,48 @@ impl Entry {
         self.write(shape.expiry_at(), &at.to_ne_bytes());
     }
 
-    /// Makes the value `len` bytes long (never shorter than it is), new bytes zero, and hands it to `change`. Moves the
-    /// allocation where it must; the value becomes plain bytes. Cost: one reallocation.
-    pub fn grow_value(&mut self, len: usize, change: impl FnOnce(&mut [u8])) {
+    /// Writes `bytes` into the value at `offset`, with zeros before them where that is beyond its end. The value becomes plain
+    /// bytes, or is kept in chunks when it is long. Cost: one reallocation; of chunks those that are written. Returns the
+    /// bytes of chunks that were copied because others share them.
+    pub fn write_value_at(&mut self, offset: usize, bytes: Bulk<'_>) -> usize {
         assert!(!self.borrow().is_cold(), "a cold value is fetched before it is changed");
+        let shape = self.shape();
+        if shape.flags & CHUNKED != 0 {
+            return self.change_chunks(|chunks| write_into(chunks, offset, bytes));
+        }
+        let len = self.borrow().value().len().max(offset + bytes.len());
+        match bytes {
+            Bulk::Bytes(bytes) if len < CHUNKED_FROM => {
+                self.grow_value(len, |value| value[offset..offset + bytes.len()].copy_from_slice(bytes));
+            }
+            _ => {
+                let now = self.borrow();
+                let mut chunks = now.value().to_chunks();
+                write_into(&mut chunks, offset, bytes);
+                let value = Value::Chunks(&chunks);
+                let mut grown = Entry::new(now.key(), value, now.version(), now.created(), now.expire_at());
+                grown.take_uses_of(now);
+                *self = grown;
+            }
+        }
+        0
+    }
+
+    fn change_chunks<R>(&mut self, change: impl FnOnce(&mut Chunks) -> R) -> R {
+        let address = usize::from_ne_bytes(self.borrow().array(self.shape().value_at()));
+        // SAFETY: the caller has seen that the value is in chunks: the address came from `Box::into_raw`, the entry owns the
+        // box, and `&mut self` means nobody else looks.
+        change(unsafe { &mut *std::ptr::with_exposed_provenance_mut::<Chunks>(address) })
+    }
+
+    /// Makes the value `len` bytes long (never shorter than it is, and below `CHUNKED_FROM`), new bytes zero, and hands it to
+    /// `change`. Moves the allocation where it must; the value becomes plain bytes.
+    fn grow_value(&mut self, len: usize, change: impl FnOnce(&mut [u8])) {
         let old = self.shape();
         let new = Shape { flags: old.flags & !INTEGER, key: old.key, value: len };
-        let wide = new.key > usize::from(u8::MAX) || len > usize::from(u16::MAX);
-        if old.flags & INTEGER != 0 || wide != (old.flags & WIDE != 0) {
-            // The fields in front of the value move: build anew.
+        assert!(len < CHUNKED_FROM, "a long value is in chunks");
+        if old.flags & INTEGER != 0 {
+            // Its text is longer than what it is kept as: build anew.
             let mut bytes = self.borrow().value().to_vec();
             assert!(len >= bytes.len(), "a value never shrinks here");
             bytes.resize(len, 0);
@@ -511,7 +489,7 @@ impl Entry {
             *self = grown;
             return;
         }
-        assert!(len >= old.value && u32::try_from(len).is_ok(), "a value only grows, and stays below 4 GiB");
+        assert!(len >= old.value, "a value only grows");
         if new.allocated_bytes() != old.allocated_bytes() {
             // SAFETY: the pointer was allocated with `old.layout()`, the new size is not zero and below isize::MAX.
             let pointer = unsafe { alloc::realloc(self.0.as_ptr(), old.layout(), new.allocated_bytes()) };
@@ -571,7 +549,12 @@ impl Entry {
     }
 
     fn write_value(&mut self, shape: Shape, value: Value<'_>) {
+        if shape.flags & CHUNKED != 0 {
+            let address = Box::into_raw(Box::new(value.to_chunks())).expose_provenance();
+            return self.write(shape.value_at(), &address.to_ne_bytes());
+        }
         match value {
+            Value::Chunks(_) => unreachable!("chunks are flagged"),
             Value::Bytes(bytes) => self.write(shape.value_at(), bytes),
             Value::Integer(number) => self.write(shape.value_at(), &number.to_le_bytes()[..shape.value]),
         }
@@ -583,9 +566,22 @@ impl Entry {
     }
 }
 
+fn write_into(chunks: &mut Chunks, offset: usize, bytes: Bulk<'_>) -> usize {
+    match bytes {
+        Bulk::Bytes(bytes) => chunks.write_at(offset, bytes),
+        Bulk::Chunks(others) => chunks.write_chunks_at(offset, others),
+    }
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
-        let layout = self.shape().layout();
+        let shape = self.shape();
+        if shape.flags & CHUNKED != 0 {
+            let address = usize::from_ne_bytes(self.borrow().array(shape.value_at()));
+            // SAFETY: the address came from `Box::into_raw` and this entry alone owns the box.
+            drop(unsafe { Box::from_raw(std::ptr::with_exposed_provenance_mut::<Chunks>(address)) });
+        }
+        let layout = shape.layout();
         // SAFETY: the allocation was made with exactly this layout and is owned alone.
         unsafe { alloc::dealloc(self.0.as_ptr(), layout) }
     }
@@ -658,7 +654,8 @@ mod tests {
         entry.borrow().note_use(|| 0);
         entry.borrow().note_use(|| 0);
         assert!(entry.overwrite(Value::Bytes(b"other"), None));
-        entry.grow_value(100_000, |_| {});
+        entry.write_value_at(60_000, Bulk::Bytes(b"!"));
+        entry.write_value_at(100_000, Bulk::Bytes(b"!"));
         assert_eq!((entry.borrow().uses(), entry.borrow().with_key(b"name").borrow().uses()), (2, 2));
         assert_eq!(Entry::new(b"key", Value::Bytes(b"value"), Version(1), 0, None).borrow().uses(), 0);
     }
@@ -672,6 +669,29 @@ mod tests {
         let moved = entry.borrow();
         assert_eq!((moved.version(), moved.created(), moved.uses()), before);
         assert_eq!((moved.key(), moved.value(), moved.expire_at()), (&b"key"[..], Value::Bytes(b"value"), Some(5)));
+    }
+
+    #[test]
+    fn a_long_value_is_in_chunks_that_copies_share() {
+        let long = vec![7; 10 * CHUNKED_FROM];
+        let mut entry = Entry::new(b"key", Value::Bytes(&long), Version(1), 0, Some(9));
+        let copy = entry.borrow().with_key(b"another");
+        let (Value::Chunks(of_entry), Value::Chunks(of_copy)) = (entry.borrow().value(), copy.borrow().value()) else {
+            panic!("it is in chunks")
+        };
+        assert_eq!(of_entry.shared_with(of_copy), (10, 10));
+        assert!(entry.borrow().allocated_bytes() > long.len() && entry.borrow().copied_bytes() < 1000);
+        assert_eq!(entry.write_value_at(5, Bulk::Bytes(b"x")), CHUNKED_FROM, "one chunk is copied");
+        assert!(copy.borrow().value().is_text(&long) && !entry.borrow().value().is_text(&long));
+        assert!(!entry.overwrite(Value::Bytes(b"8 bytes!"), Some(9)), "the whole entry is replaced");
+        assert!(!entry.overwrite(Value::Bytes(&long), Some(9)));
+        entry.move_allocation();
+        assert_eq!((entry.borrow().value().len(), entry.borrow().expire_at()), (long.len(), Some(9)));
+        let short = Entry::new(b"key", Value::Bytes(&long[1..CHUNKED_FROM]), Version(1), 0, None);
+        assert!(matches!(short.borrow().value(), Value::Bytes(_)));
+        let cold = entry.borrow().with_cold_value(Location { block: 1, size_code: 2 });
+        assert_eq!(cold.borrow().cold_value_bytes(), Some(long.len()));
+        assert!(entry.borrow().bytes_in_value() > long.len());
     }
 
     #[test]
@@ -750,17 +770,25 @@ mod tests {
         }
 
         #[test]
-        fn a_grown_value_keeps_its_front(
+        fn a_written_value_keeps_the_rest(
             key in proptest::collection::vec(any::<u8>(), 0..300),
-            front in proptest::collection::vec(any::<u8>(), 0..200), more in 0usize..70_000, expire_at: Option<u64>,
+            front in proptest::collection::vec(any::<u8>(), 0..200), writes in proptest::collection::vec(
+                (0usize..200_000, proptest::collection::vec(any::<u8>(), 0..300), any::<bool>()), 1..5),
+            expire_at: Option<u64>, small: bool,
         ) {
             let mut entry = Entry::new(&key, Value::compact(&front), Version(3), 4, expire_at);
-            let len = front.len() + more;
-            entry.grow_value(len, |bytes| if let Some(last) = bytes.last_mut() { *last = b'!' });
             let mut expected = front.clone();
-            expected.resize(len, 0);
-            if let Some(last) = expected.last_mut() { *last = b'!' }
-            prop_assert_eq!(entry.borrow().value().to_vec(), expected);
+            for (at, bytes, in_chunks) in writes {
+                let at = if small { at % 300 } else { at };
+                let before = entry.borrow().with_key(&key);
+                let chunks = Chunks::copy_of(&bytes);
+                entry.write_value_at(at, if in_chunks { Bulk::Chunks(&chunks) } else { Bulk::Bytes(&bytes) });
+                prop_assert!(before.borrow().value().to_vec() == expected, "a copy stays as it was");
+                expected.resize(expected.len().max(at + bytes.len()), 0);
+                expected[at..at + bytes.len()].copy_from_slice(&bytes);
+                prop_assert!(entry.borrow().value().to_vec() == expected);
+                prop_assert!(entry.borrow().allocated_bytes() >= expected.len());
+            }
             prop_assert_eq!(entry.borrow().key(), &key[..]);
             prop_assert_eq!(entry.borrow().expire_at(), expire_at);
         }

@@ -35,6 +35,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 mod tracking;
+pub(crate) mod value;
 
 pub use alarm::Alarm;
 pub use database::{DATABASES_MAX, DatabaseId, DatabaseIds, DatabaseMap};

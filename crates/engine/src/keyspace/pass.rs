@@ -12,11 +12,11 @@
 
 use super::checkpoint::{CutEntry, HandedEntries, LargeEntry, Settled, TakeLimits, Taken};
 use super::database::DatabaseId;
-use super::entry::{EntryRef, Value};
+use super::entry::Value;
 use super::hash::KeyHasher;
-use super::mark::{Mark, Outcome};
+use super::mark::Outcome;
 use super::segment::{DatabaseTable, Segment};
-use crate::limits::{CHECKPOINT_PART_BYTES, CHECKPOINT_SLICE_REMOVALS, CHECKPOINT_SLICE_SLOTS};
+use crate::limits::{CHECKPOINT_SLICE_REMOVALS, CHECKPOINT_SLICE_SLOTS, LONG_VALUE_COUNTS_FOR};
 
 /// How far a checkpoint has come with a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,23 +71,6 @@ impl Segment {
         taken.freed.extend(emptied.map(|(_, table)| table));
         taken.done = self.detached.is_empty() && !self.tables.iter().any(|(_, table)| table.has_cut());
         taken
-    }
-
-    /// The table that holds the entry of the cut of this key.
-    fn table_of_cut(&self, id: DatabaseId, hash: u64, key: &[u8]) -> Option<&DatabaseTable> {
-        let mut tables = self.detached.iter().chain(&self.tables).filter(|(found, _)| *found == id);
-        tables.find_map(|(_, table)| table.cut_entry(hash, key).map(|_| table))
-    }
-
-    /// The entry of the cut of this key, if it is still to be taken.
-    pub(super) fn cut_entry(&self, id: DatabaseId, hash: u64, key: &[u8]) -> Option<EntryRef<'_>> {
-        self.table_of_cut(id, hash, key)?.cut_entry(hash, key)
-    }
-
-    /// Marks an entry of the cut as taken; returns whether it was still to be taken.
-    pub(super) fn took(&mut self, id: DatabaseId, hash: u64, key: &[u8]) -> bool {
-        let mut tables = self.detached.iter_mut().chain(&mut self.tables).filter(|(found, _)| *found == id);
-        tables.any(|(_, table)| table.took(hash, key))
     }
 
     /// Makes every entry dirty, as if the file had none of them.
@@ -149,7 +132,7 @@ impl DatabaseTable {
             budget.removals = budget.removals.saturating_sub(piece.len());
             taken.removals.extend(piece.iter().map(|removal| (database, *removal)));
         }
-        while self.tracking.has_cut_entries() && taken.large.is_none() && !budget.is_spent() {
+        while self.tracking.has_cut_entries() && !budget.is_spent() {
             let Some(slots) = self.table.slots_of(subtable) else {
                 unreachable!("every entry of the cut lies in a subtable that the pass has yet to see")
             };
@@ -181,36 +164,18 @@ impl DatabaseTable {
                     return None;
                 }
                 let (hash, stored) = (hasher.hash(entry.key()), mark.is_stored());
-                if let Value::Bytes(bytes) = entry.value()
-                    && bytes.len() > CHECKPOINT_PART_BYTES
-                {
-                    taken.large = Some(LargeEntry::new(database, hash, entry, bytes.len(), stored));
-                    return None;
+                if let Value::Chunks(chunks) = entry.value() {
+                    taken.large.push(LargeEntry::new(database, hash, entry, chunks, stored));
+                    tracking.shared();
+                    budget.bytes = budget.bytes.saturating_sub(LONG_VALUE_COUNTS_FOR);
+                } else {
+                    visit(CutEntry { database, hash, entry, stored });
+                    budget.bytes = budget.bytes.saturating_sub(entry.allocated_bytes());
                 }
-                visit(CutEntry { database, hash, entry, stored });
                 budget.entries -= 1;
-                budget.bytes = budget.bytes.saturating_sub(entry.allocated_bytes());
                 Some(tracking.took(mark))
             },
         )
-    }
-
-    fn cut_entry(&self, hash: u64, key: &[u8]) -> Option<EntryRef<'_>> {
-        let found = self.table.find_marked(hash, key);
-        found.filter(|(_, mark)| self.is_cut(*mark)).map(|(entry, _)| entry)
-    }
-
-    fn took(&mut self, hash: u64, key: &[u8]) -> bool {
-        let (taking, now) = (matches!(self.pass, Pass::Taking(_)), self.tracking.generation);
-        let found = self.table.find_mut(hash, key).filter(|found| taking && found.mark().is_cut(now));
-        found.is_some_and(|mut found| {
-            found.set_mark(self.tracking.took(found.mark()));
-            true
-        })
-    }
-
-    fn is_cut(&self, mark: Mark) -> bool {
-        matches!(self.pass, Pass::Taking(_)) && mark.is_cut(self.tracking.generation)
     }
 
     /// Goes on with settling; returns whether the table is settled.

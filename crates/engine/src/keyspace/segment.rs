@@ -1,7 +1,8 @@
 //! What one lock guards: the tables of all databases in a segment, with their expiry order.
 //!
 //! Every change marks its entry for the next checkpoint, and hands over what the entry was where the running one has yet to
-//! take it: the allocation itself where it is replaced, else a copy. Not here: how a checkpoint takes (`pass`).
+//! take it: the allocation itself where it is replaced, else a copy, which shares the chunks of a long value. Not here: how a
+//! checkpoint takes (`pass`).
 
 use super::database::DatabaseId;
 use super::entry::{CREATED_UNKNOWN, Entry, EntryRef, Value};
@@ -14,6 +15,7 @@ use super::slot::EntryMut;
 use super::table::Table;
 use super::tracking::{Counters, Tracking};
 use crate::version::Version;
+use bowline_resp::Bulk;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -343,22 +345,26 @@ impl DatabaseTable {
         Ok(())
     }
 
-    /// Makes a value at least `len` bytes long and hands it to `change`.
-    pub fn grow_value(
+    /// Writes `bytes` into a value at `offset`, zeros before them where that is beyond its end.
+    pub fn write_value_at(
         &mut self,
         hash: u64,
         key: &[u8],
-        len: usize,
+        offset: usize,
+        bytes: Bulk<'_>,
         version: Version,
-        change: impl FnOnce(&mut [u8]),
     ) -> Result<(), DoesNotFit> {
+        let is_taking = matches!(self.pass, Pass::Taking(_));
         let (mut found, tracking) = self.find_to_change(hash, key, version)?;
-        let len = len.max(found.get().value().len());
+        let mut copied = 0;
         found.change(|entry| {
-            entry.grow_value(len, change);
+            copied = entry.write_value_at(offset, bytes);
             entry.set_version(version);
         });
         found.set_mark(tracking.changed(found.mark()));
+        if is_taking && copied > 0 {
+            tracking.copied(copied);
+        }
         Ok(())
     }
 
@@ -377,8 +383,9 @@ impl DatabaseTable {
         self.tracking.touched(found.get().allocated_bytes());
         if found.mark().is_cut(self.tracking.generation) {
             let copy = found.get().with_key(key);
+            let bytes = copy.borrow().copied_bytes();
             let entry = found.replace(copy);
-            self.tracking.hand_over(hash, entry, found.mark());
+            self.tracking.hand_over(hash, entry, bytes, found.mark());
         }
         Ok((found, &mut self.tracking))
     }
@@ -388,7 +395,8 @@ impl DatabaseTable {
         if !mark.is_cut(self.tracking.generation) {
             return Some(entry);
         }
-        self.tracking.hand_over(hash, entry, mark);
+        let bytes = entry.borrow().allocated_bytes();
+        self.tracking.hand_over(hash, entry, bytes, mark);
         None
     }
 
@@ -443,5 +451,6 @@ fn put_over_cut(mut found: EntryMut<'_>, tracking: &mut Tracking, hash: u64, put
     new.take_uses_of(found.get());
     let old = found.replace(new);
     found.set_mark(tracking.changed(mark));
-    tracking.hand_over(hash, old, mark);
+    let bytes = old.borrow().allocated_bytes();
+    tracking.hand_over(hash, old, bytes, mark);
 }

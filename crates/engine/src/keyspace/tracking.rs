@@ -84,6 +84,8 @@ pub(super) struct Tracking {
     cut: usize,
     handed: Vec<Handed>,
     handed_bytes: usize,
+    /// Long values were taken by sharing their chunks, and the checkpoint has not come by since.
+    is_shared: bool,
     /// Records without a key, noted since the last cut.
     removals: RemovalList,
     /// The same for records that exist if the running checkpoint is published.
@@ -105,6 +107,7 @@ impl Tracking {
             cut: 0,
             handed: Vec::new(),
             handed_bytes: 0,
+            is_shared: false,
             removals: RemovalList::default(),
             removals_if_published: RemovalList::default(),
             removals_cut: RemovalList::default(),
@@ -177,13 +180,28 @@ impl Tracking {
         }
     }
 
-    /// Keeps what a cut entry with this mark was.
+    /// Keeps what a cut entry with this mark was: `bytes` of memory that would not be needed otherwise.
     #[cold]
-    pub(super) fn hand_over(&mut self, hash: u64, entry: Entry, mark: Mark) {
-        let bytes = entry.borrow().allocated_bytes() + size_of::<Handed>();
+    pub(super) fn hand_over(&mut self, hash: u64, entry: Entry, bytes: usize, mark: Mark) {
+        let bytes = bytes + size_of::<Handed>();
         self.handed.push(Handed { hash, entry, stored: mark.is_stored() });
         self.handed_bytes += bytes;
         self.counters.handed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes that so many bytes of shared chunks were copied by a change. Where a checkpoint has yet to come by here, it may
+    /// be what keeps the others: they count as handed over until then.
+    #[cold]
+    pub(super) fn copied(&mut self, bytes: usize) {
+        if self.has_cut() || self.is_shared {
+            self.handed_bytes += bytes;
+            self.counters.handed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a checkpoint has taken a long value by sharing its chunks. It comes by again when it has written it.
+    pub(super) fn shared(&mut self) {
+        self.is_shared = true;
     }
 
     /// Begins the next generation. Returns whether anything is left to take.
@@ -221,6 +239,7 @@ impl Tracking {
     /// Takes what was handed over.
     pub(super) fn take_handed(&mut self, database: DatabaseId) -> HandedEntries {
         let entries = std::mem::take(&mut self.handed);
+        self.is_shared = false;
         HandedEntries::new(database, entries, std::mem::take(&mut self.handed_bytes), self.counters.clone())
     }
 

@@ -78,6 +78,7 @@ use self::waiters::{Listeners, Signal, Waiters};
 pub use self::writer::LogWriter;
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::effect::Effects;
 use crate::error::{Error, Result};
 use crate::time::StoreTime;
 use crate::version::Version;
@@ -283,15 +284,34 @@ impl Log {
         self.append_record(now_ms, effects, true)
     }
 
+    /// As [`Log::append`] and, with `reset`, [`Log::append_reset`], for effects that may be in chunks.
+    ///
+    /// # Panics
+    /// As [`Log::append`].
+    pub(crate) fn append_effects(&self, now_ms: u64, effects: &mut Effects, reset: bool) -> Version {
+        if let Some(bytes) = effects.plain() {
+            return self.append_record(now_ms, bytes, reset);
+        }
+        self.append_with(effects.len(), |buffer| {
+            buffer.append_chunked(now_ms, effects, reset, || self.shared.clock.monotonic())
+        })
+    }
+
     fn append_record(&self, now_ms: u64, effects: &mut Vec<u8>, reset: bool) -> Version {
-        let bytes = effects.len();
+        self.append_with(effects.len(), |buffer| {
+            buffer.append(now_ms, effects, reset, || self.shared.clock.monotonic())
+        })
+    }
+
+    #[inline]
+    fn append_with(&self, bytes: usize, append: impl FnOnce(&mut Buffer) -> Version) -> Version {
         assert!(bytes <= crate::limits::RECORD_BYTES_MAX, "{bytes} bytes of effects are over the limit of a record");
         let shared = &*self.shared;
         shared.room.add(bytes);
         let (version, was_empty) = {
             let mut buffer = shared.buffer.lock();
             let was_empty = buffer.is_empty();
-            let version = buffer.append(now_ms, effects, reset, || shared.clock.monotonic());
+            let version = append(&mut buffer);
             shared.last_version.store(version.0, SeqCst);
             (version, was_empty)
         };

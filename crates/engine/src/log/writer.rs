@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
-use super::buffer::{PendingFrame, memory_of};
+use super::buffer::{PendingFrame, Piece, memory_of};
 use super::files::{FullFile, Spare};
 use super::format::{
     FLAG_CLOSED, FLAG_MARK, FLAG_RESET, FRAME_HEADER_BYTES, FileHeader, FrameHeader, HEADER_BLOCK_BYTES,
@@ -133,7 +133,7 @@ pub struct LogWriter {
     tail: Tail,
     /// Frames taken from the buffer that are not written yet.
     queue: VecDeque<PendingFrame>,
-    written_pieces: Vec<Vec<u8>>,
+    written_pieces: Vec<Piece>,
     /// Everything before this position is durable.
     synced: u64,
     /// The durable position that the newest written frame carries, and the newest durable one.
@@ -254,7 +254,8 @@ impl LogWriter {
                 break;
             }
             self.write_frame(&mut frame, now, sync_follows)?;
-            self.written_pieces.append(&mut frame.pieces);
+            // What is long is given back here, not under the buffer's mutex.
+            self.written_pieces.extend(frame.pieces.drain(..).filter(Piece::is_used_again));
             worked = true;
         }
         Ok(worked)
@@ -265,7 +266,7 @@ impl LogWriter {
         if self.queue.is_empty() && !self.written_pieces.is_empty() {
             // A burst would leave its memory here until the next one.
             self.written_pieces.truncate(1);
-            let kept = self.written_pieces.iter().map(Vec::capacity).sum();
+            let kept = self.written_pieces.iter().map(Piece::memory_bytes).sum();
             self.shared.writer_bytes.store(kept, Relaxed);
         }
         let mut until: Option<Duration> = None;
@@ -365,12 +366,16 @@ impl LogWriter {
         };
         let (bytes, crc) = header.encode();
         let mut position = self.tail.position;
-        if let Some(space) = frame.pieces.first_mut().and_then(|piece| piece.first_chunk_mut()) {
+        if let Some(space) = frame.header_space() {
             *space = bytes;
         }
         for piece in &frame.pieces {
-            self.active.extend(piece, position, sync_follows)?;
-            position += piece.len() as u64;
+            // Chunks are many: together they go through the page cache, and the sync waits for the disk once.
+            let at_once = sync_follows && matches!(piece, Piece::Bytes(_));
+            for part in piece.parts() {
+                self.active.extend(part, position, at_once)?;
+                position += part.len() as u64;
+            }
         }
         if frame.reset {
             self.replay_from = Some(self.tail.position);

@@ -5,8 +5,9 @@ use crate::command::{Change, Expiry, Pending, View};
 use crate::error::{Error, Result};
 use crate::keyspace::SegmentSet;
 use crate::keyspace::cold::ColdValue;
-use crate::keyspace::entry::{EntryRef, Value};
+use crate::keyspace::entry::EntryRef;
 use crate::keyspace::table::TableCursor;
+use crate::keyspace::value::{KeptValue, NewValue};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::log::RoomClass;
 use crate::version::Version;
@@ -28,16 +29,29 @@ pub struct EntryInfo {
     pub expires: Option<SystemTime>,
 }
 
-impl EntryInfo {
+/// An entry as it was under the lock; a long value is copied after it.
+struct KeptEntry {
+    value: KeptValue,
+    version: Version,
+    created: u32,
+    expire_at: Option<u64>,
+}
+
+impl KeptEntry {
     /// The entry, whose value is in memory.
-    fn new(entry: EntryRef<'_>) -> EntryInfo {
+    fn new(entry: EntryRef<'_>) -> KeptEntry {
+        let (value, expire_at) = (KeptValue::of(entry.value()), entry.expire_at());
+        KeptEntry { value, version: entry.version(), created: entry.created(), expire_at }
+    }
+
+    fn into_info(self) -> EntryInfo {
         let at_ms = |ms| UNIX_EPOCH + Duration::from_millis(ms);
         EntryInfo {
-            value: entry.value().to_vec(),
-            version: entry.version(),
-            created: at_ms(u64::from(entry.created()) * 1000),
-            updated: at_ms(entry.version().time_ms()),
-            expires: entry.expire_at().map(at_ms),
+            value: self.value.into_vec(),
+            version: self.version,
+            created: at_ms(u64::from(self.created) * 1000),
+            updated: at_ms(self.version.time_ms()),
+            expires: self.expire_at.map(at_ms),
         }
     }
 }
@@ -53,8 +67,9 @@ impl Store {
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<Version> {
         self.check_sizes(key, value)?;
         self.wait_for_memory(key.len() + value.len() + CHANGE_OVERHEAD)?;
-        self.change(&[key], value.len(), RoomClass::Ordinary, |change| {
-            change.put(key, Value::compact(value), Expiry::Clear);
+        let value = NewValue::new(value);
+        self.change(&[key], value.value().stored_bytes(), RoomClass::Ordinary, |change| {
+            change.put(key, value.value(), Expiry::Clear);
         })
         .map(|((), version)| version)
     }
@@ -67,10 +82,11 @@ impl Store {
         self.check_sizes(key, value)?;
         self.wait_for_memory(key.len() + value.len() + CHANGE_OVERHEAD)?;
         let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
-        self.change(&[key], value.len(), RoomClass::Ordinary, |change| {
+        let value = NewValue::new(value);
+        self.change(&[key], value.value().stored_bytes(), RoomClass::Ordinary, |change| {
             // As far as Redis's commands can tell it.
             let at = change.now_ms().saturating_add(lifetime_ms).min(i64::MAX as u64);
-            change.put(key, Value::compact(value), Expiry::At(at));
+            change.put(key, value.value(), Expiry::At(at));
         })
         .map(|((), version)| version)
     }
@@ -94,10 +110,11 @@ impl Store {
     pub fn put_if_version(&self, key: &[u8], value: &[u8], version: Version) -> Result<Option<Version>> {
         self.check_sizes(key, value)?;
         self.wait_for_memory(key.len() + value.len() + CHANGE_OVERHEAD)?;
-        let (same, new) = self.change(&[key], value.len(), RoomClass::Ordinary, |change| {
+        let value = NewValue::new(value);
+        let (same, new) = self.change(&[key], value.value().stored_bytes(), RoomClass::Ordinary, |change| {
             let same = change.find(key).map_or(Version::ZERO, EntryRef::version) == version;
             if same {
-                change.put(key, Value::compact(value), Expiry::Keep);
+                change.put(key, value.value(), Expiry::Keep);
             }
             same
         })?;
@@ -129,10 +146,12 @@ impl Store {
             self.wait_for_memory(bytes)?;
         }
         let keys: Vec<&[u8]> = batch.changes.iter().map(|(key, _)| key.as_slice()).collect();
+        let changes: Vec<_> =
+            batch.changes.iter().map(|(key, value)| (key, value.as_deref().map(NewValue::new))).collect();
         self.change(&keys, bytes, RoomClass::Ordinary, |change| {
-            for (key, value) in &batch.changes {
+            for (key, value) in &changes {
                 match value {
-                    Some(value) => change.put(key, Value::compact(value), Expiry::Clear),
+                    Some(value) => change.put(key, value.value(), Expiry::Clear),
                     None => {
                         change.remove(key);
                     }
@@ -148,7 +167,7 @@ impl Store {
     /// # Errors
     /// [`Error::Poisoned`], [`Error::Unreadable`].
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.view_value(key, |entry| entry.value().to_vec())
+        Ok(self.view_value(key, |entry| KeptValue::of(entry.value()))?.map(KeptValue::into_vec))
     }
 
     /// The value of a key with its version and times; as [`Store::get`].
@@ -156,7 +175,7 @@ impl Store {
     /// # Errors
     /// [`Error::Poisoned`], [`Error::Unreadable`].
     pub fn get_entry(&self, key: &[u8]) -> Result<Option<EntryInfo>> {
-        self.view_value(key, EntryInfo::new)
+        Ok(self.view_value(key, KeptEntry::new)?.map(KeptEntry::into_info))
     }
 
     /// Whether a key exists.
@@ -322,7 +341,7 @@ pub struct Iter<'s> {
     store: &'s Store,
     segment: usize,
     cursor: TableCursor,
-    found: Vec<(Vec<u8>, EntryInfo)>,
+    found: Vec<(Vec<u8>, KeptEntry)>,
 }
 
 /// Entries that an iterator copies out under one lock.
@@ -347,7 +366,7 @@ impl Iter<'_> {
                 }
                 match ColdValue::of(entry) {
                     Some(value) => cold.push((entry.key().to_vec(), value)),
-                    None => self.found.push((entry.key().to_vec(), EntryInfo::new(entry))),
+                    None => self.found.push((entry.key().to_vec(), KeptEntry::new(entry))),
                 }
             })
         });
@@ -358,7 +377,7 @@ impl Iter<'_> {
                 unreachable!("a segment with cold values has the checkpoint that they are in")
             };
             let entry = view.read_cold(&value, keyspace.databases.id(0), &key).map_err(unreadable)?;
-            self.found.push((key, EntryInfo::new(entry.borrow())));
+            self.found.push((key, KeptEntry::new(entry.borrow())));
         }
         self.cursor = next.unwrap_or_default();
         self.segment += usize::from(next.is_none());
@@ -377,6 +396,6 @@ impl Iterator for Iter<'_> {
                 return Some(Err(error));
             }
         }
-        self.found.pop().map(Ok)
+        self.found.pop().map(|(key, entry)| Ok((key, entry.into_info())))
     }
 }

@@ -31,9 +31,7 @@ use crate::keyspace::SegmentSet;
 use crate::keyspace::checkpoint::{Cut, LargeEntry, Taken};
 use crate::keyspace::entry::Value;
 use crate::keyspace::hash::KeyHasher;
-use crate::limits::{
-    CHECKPOINT_LOG_FACTOR, CHECKPOINT_PART_BYTES, CHECKPOINT_REMOVAL_BYTES, CHECKPOINT_RETRY, CHECKPOINT_SLICE,
-};
+use crate::limits::{CHECKPOINT_LOG_FACTOR, CHECKPOINT_REMOVAL_BYTES, CHECKPOINT_RETRY, CHECKPOINT_SLICE};
 use crate::log;
 use crate::version::Version;
 
@@ -433,41 +431,35 @@ impl Run<'_, '_> {
             for (database, removal) in removals {
                 checkpoint.remove(database, removal.hash, removal.fingerprint);
             }
-            if let Some(large) = large {
+            let is_last = done && large.is_empty();
+            for large in large {
                 self.write_large(checkpoint, &large)?;
             }
             self.pause()?;
-            if done {
+            if is_last {
                 return Ok(());
             }
         }
     }
 
-    /// Writes a value part by part, each copied in a short hold. One that is handed over meanwhile comes again.
+    /// Writes a value chunk by chunk. They are shared with the entry: nobody is held up, and nobody changes them.
     fn write_large(&self, checkpoint: &mut Checkpoint<'_>, large: &LargeEntry) -> Result<()> {
-        let shared = Arc::clone(&self.store.shared);
         let record = Record {
             database: large.database,
             key: &large.key,
-            value: Value::Bytes(&[]),
+            value: Value::Chunks(&large.value),
             version: large.version,
             created: large.created,
             expire_at: large.expire_at,
         };
-        let fingerprint = shared.keyspace.hasher().fingerprint(&large.key);
-        let bytes = large.value_bytes as u64;
+        let fingerprint = self.store.shared.keyspace.hasher().fingerprint(&large.key);
+        let bytes = large.value.len() as u64;
         let mut put = checkpoint.put_large(&record, bytes, large.hash, large.stored, fingerprint)?;
-        let mut part = vec![0; CHECKPOINT_PART_BYTES.min(large.value_bytes)];
-        let mut offset = 0;
-        while offset < large.value_bytes {
-            let Some(copied) = shared.keyspace.copy_part(large, offset, &mut part) else {
-                return Ok(());
-            };
-            put.write(&part[..copied])?;
-            offset += copied;
+        for chunk in large.value.iter() {
+            put.write(chunk)?;
             self.pause()?;
         }
-        if shared.keyspace.took(large) { put.finish() } else { Ok(()) }
+        put.finish()
     }
 
     /// Want of room passes, but not where the superblock itself was being written: a part of it may be on the disk, also on a

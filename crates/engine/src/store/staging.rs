@@ -45,6 +45,7 @@ impl Staging {
                 StagedValue::Bytes(value.len())
             }
             Value::Integer(number) => StagedValue::Integer(number),
+            Value::Chunks(_) => unreachable!("a value in chunks is shared, not copied"),
         };
         self.entries.push(Staged {
             database: cut.database,

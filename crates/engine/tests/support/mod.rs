@@ -54,6 +54,16 @@ pub fn options(directory: &Path, clock: &Arc<HandClock>) -> Options {
     options
 }
 
+/// Words in one buffer, and where each is.
+pub fn joined(words: &[&[u8]]) -> (Vec<u8>, Vec<ArgRange>) {
+    let (mut buffer, mut ranges) = (Vec::new(), Vec::new());
+    for word in words {
+        ranges.push(ArgRange { start: buffer.len() as u32, len: word.len() as u32 });
+        buffer.extend_from_slice(word);
+    }
+    (buffer, ranges)
+}
+
 /// One connection to a store, without sockets.
 pub struct Session {
     pub store: Store,
@@ -104,9 +114,7 @@ impl Session {
         while self.run_held(&[command]).done == 0 {
             self.store.turn();
         }
-        let text = String::from_utf8_lossy(self.replies.ready(bowline::Version::MAX)).into_owned();
-        self.replies.consume(text.len());
-        text
+        String::from_utf8_lossy(&self.replies.take_all()).into_owned()
     }
 
     /// Makes everything durable and returns the replies.
@@ -114,9 +122,20 @@ impl Session {
         self.store.sync().expect("a sync");
         let commit = self.store.log().commit();
         assert_eq!(self.replies.waits_for(commit), None);
-        let text = String::from_utf8_lossy(self.replies.ready(commit)).into_owned();
-        self.replies.consume(text.len());
-        text
+        String::from_utf8_lossy(&self.replies.take_all()).into_owned()
+    }
+
+    /// Runs one command of any bytes, makes everything durable and returns the reply.
+    pub fn run_words(&mut self, words: &[&[u8]]) -> Vec<u8> {
+        let (buffer, ranges) = joined(words);
+        let command = bowline::command::lookup(words[0]).expect("a command");
+        let planned = [Planned { command, first_range: 0, ranges: ranges.len() as u32 }];
+        while self.executor.run(&self.caller, &buffer, &ranges, &planned, &mut self.replies).done == 0 {
+            self.store.turn();
+        }
+        self.store.sync().expect("a sync");
+        self.store.turn();
+        self.replies.take_all()
     }
 
     /// Runs commands as one transaction.

@@ -65,8 +65,9 @@ impl Slowlog {
     }
 }
 
-/// Arguments as an entry keeps them; `before` it ran small commands that were timed with it.
-pub fn shorten<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>, before: usize) -> Vec<Vec<u8>> {
+/// Arguments as an entry keeps them: of each its beginning and its whole length. `before` it ran small commands that were timed
+/// with it.
+pub fn shorten<'a>(args: impl ExactSizeIterator<Item = (&'a [u8], usize)>, before: usize) -> Vec<Vec<u8>> {
     let total = args.len();
     let shown = if total > SLOW_ARGS_MAX { SLOW_ARGS_MAX - 1 } else { total };
     let mut kept: Vec<Vec<u8>> = args.take(shown).map(shorten_one).collect();
@@ -79,10 +80,10 @@ pub fn shorten<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>, before: usize)
     kept
 }
 
-fn shorten_one(arg: &[u8]) -> Vec<u8> {
+fn shorten_one((arg, len): (&[u8], usize)) -> Vec<u8> {
     let mut kept = arg.get(..SLOW_ARG_BYTES_MAX).unwrap_or(arg).to_vec();
-    if arg.len() > SLOW_ARG_BYTES_MAX {
-        kept.extend_from_slice(format!("... ({} more bytes)", arg.len() - SLOW_ARG_BYTES_MAX).as_bytes());
+    if len > SLOW_ARG_BYTES_MAX {
+        kept.extend_from_slice(format!("... ({} more bytes)", len - SLOW_ARG_BYTES_MAX).as_bytes());
     }
     kept
 }
@@ -111,7 +112,7 @@ mod tests {
     fn long_arguments_and_many_are_shortened() {
         let long = vec![b'x'; 200];
         let args: Vec<&[u8]> = std::iter::repeat_n(long.as_slice(), 40).collect();
-        let kept = shorten(args.into_iter(), 3);
+        let kept = shorten(args.into_iter().map(|arg: &[u8]| (arg, arg.len())), 3);
         assert_eq!(kept.len(), 33);
         assert!(kept[0].ends_with(b"... (72 more bytes)"));
         assert_eq!(kept[31], b"... (9 more arguments)");

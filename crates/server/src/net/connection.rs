@@ -3,9 +3,11 @@
 //! Edges are level enough: the poll tells of a change only, so a connection remembers that its socket may hold more
 //! (`readable`) and that it was full (`blocked`). A read that brings less than was asked for has emptied the socket.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
 use bowline::Version;
+use bowline::exec::PIECES_MAX;
+use smallvec::SmallVec;
 
 use super::socket::Socket;
 use crate::session::limits::{DIRECT_READ_BYTES, DIRECT_READ_FROM};
@@ -85,6 +87,10 @@ impl Connection {
             // holds back was not acknowledged: it is dropped with its connection, as in Redis.
             return After::Close;
         }
+        if !self.blocked && self.session.output_bytes() > 0 && !self.session.output(self.written_at).is_empty() {
+            // Long values leave in several writes, so that others have their turn between them.
+            return After::Again;
+        }
         if self.session.is_closing() {
             return if self.session.output_bytes() == 0 { After::Close } else { After::Wait };
         }
@@ -95,7 +101,9 @@ impl Connection {
     /// Reads once and hands the bytes to the session. An error: the peer is gone.
     fn read(&mut self, bench: &mut Workbench, buffer: &mut [u8]) -> io::Result<()> {
         let wanted = self.session.bytes_wanted();
-        let (asked, read) = if wanted >= DIRECT_READ_FROM {
+        let (asked, read) = if self.session.chunk_bytes_missing() > 0 {
+            self.read_chunks(bench)
+        } else if wanted >= DIRECT_READ_FROM {
             let space = direct_space(wanted, self.session.received_bytes(), buffer.len());
             let read = self.socket.read(self.session.direct_space(space));
             self.session.received_directly(space, *read.as_ref().unwrap_or(&0), bench);
@@ -129,18 +137,50 @@ impl Connection {
         }
     }
 
+    /// Reads some chunks of a long argument. Returns how much was asked for, and what came.
+    fn read_chunks(&mut self, bench: &mut Workbench) -> (usize, io::Result<usize>) {
+        let (mut asked, mut received) = (0, 0);
+        while received < DIRECT_READ_BYTES && self.session.chunk_bytes_missing() > 0 {
+            let socket = &mut self.socket;
+            let (room, read) = self.session.receive_chunk(bench, |space| socket.read_to_end_of(space));
+            asked += room;
+            match read {
+                Ok(more @ 1..) => {
+                    received += more;
+                    if more < room {
+                        break;
+                    }
+                }
+                Err(error) if received > 0 && error.kind() == ErrorKind::WouldBlock => break,
+                // The next read tells it again.
+                Ok(0) | Err(_) if received > 0 => return (received, Ok(received)),
+                other => return (asked, other),
+            }
+        }
+        (asked, Ok(received))
+    }
+
     /// Writes the replies that may leave, once.
     fn write(&mut self, bench: &Workbench) -> io::Result<()> {
         self.written_at = bench.server.commit();
         if self.blocked {
             return Ok(());
         }
-        let ready = self.session.output(self.written_at);
-        if ready.is_empty() {
-            return Ok(());
-        }
-        let offered = ready.len();
-        match self.socket.write(ready) {
+        let (offered, written) = if self.session.is_output_in_pieces() {
+            let pieces = self.session.output_pieces(self.written_at);
+            if pieces.is_empty() {
+                return Ok(());
+            }
+            let pieces: SmallVec<[IoSlice<'_>; PIECES_MAX]> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+            (pieces.iter().map(|piece| piece.len()).sum(), self.socket.write_vectored(&pieces))
+        } else {
+            let ready = self.session.output(self.written_at);
+            if ready.is_empty() {
+                return Ok(());
+            }
+            (ready.len(), self.socket.write(ready))
+        };
+        match written {
             Ok(0) => Err(ErrorKind::WriteZero.into()),
             Ok(written) => {
                 self.session.sent(written);

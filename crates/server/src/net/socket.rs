@@ -1,6 +1,6 @@
 //! A connected socket of either kind, with what must be set on it.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
@@ -68,6 +68,18 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Reads to the end of a vector, as much as it has room for without growing.
+    pub fn read_to_end_of(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+        let space = rustix::buffer::spare_capacity(bytes);
+        let read = match self {
+            Socket::Tcp(stream) => rustix::io::read(&*stream, space),
+            Socket::Unix(stream) => rustix::io::read(&*stream, space),
+        };
+        Ok(read?)
+    }
+}
+
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -82,6 +94,13 @@ impl Write for Socket {
         match self {
             Socket::Tcp(stream) => stream.write(bytes),
             Socket::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.write_vectored(pieces),
+            Socket::Unix(stream) => stream.write_vectored(pieces),
         }
     }
 

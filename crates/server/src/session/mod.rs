@@ -12,6 +12,9 @@
 //! ([`Waits::Pause`]). Replies held for a commit do not stop a session
 //! until they are many (`limits::HELD_BYTES_MAX`); then it reads on when they have left.
 //!
+//! A long argument is received beside the input, in chunks that the value will be kept in ([`Session::receive_chunk`]), and a
+//! long value leaves in pieces ([`Session::output_pieces`]): neither is copied here.
+//!
 //! A batch is a run of ordinary data commands; whatever is not ordinary (a server command, an unknown name, a wrong
 //! number of arguments, anything inside MULTI, with replies off, or before authentication) ends the batch and runs by
 //! itself in `single`. What is not executed stays in the input as bytes and is decoded again: nothing else has to be
@@ -35,8 +38,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bowline::Fetch;
 use bowline::Version;
-use bowline::exec::{Caller, Durability, Replies, Stop, Watched};
-use bowline_resp::{Protocol, Reply, RequestDecoder};
+use bowline::exec::{Caller, Durability, PIECES_MAX, Replies, Stop, Watched};
+use bowline_resp::{CHUNK_BYTES, Protocol, Reply, RequestDecoder};
+use smallvec::SmallVec;
 
 use crate::commands::backup::Backup;
 use crate::net::listen::Dialect;
@@ -153,6 +157,7 @@ impl Session {
         if self.closing {
             return;
         }
+        let bytes = if self.decoder.chunk_bytes_missing() > 0 { self.decoder.fill_chunks(bytes) } else { bytes };
         if self.input.is_empty() {
             // The usual case: whole requests, executed where they were received.
             let used = self.run(bytes, 0, bench);
@@ -161,6 +166,7 @@ impl Session {
             }
             self.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
             self.decoder.rebase(used);
+            self.begin_chunks();
         } else {
             self.input.extend_from_slice(bytes);
             self.resume(bench);
@@ -180,7 +186,33 @@ impl Session {
         }
         self.input = input;
         self.input_start = start;
+        self.decoder.forget_chunks(start);
         self.compact();
+        self.begin_chunks();
+    }
+
+    /// Has a long argument of which bytes are missing received in chunks from here on.
+    fn begin_chunks(&mut self) {
+        if self.incomplete {
+            self.decoder.begin_chunks(&mut self.input, self.input_start, CHUNK_BYTES);
+        }
+    }
+
+    /// Bytes still missing of a long argument that is received in chunks; 0 when none is.
+    pub fn chunk_bytes_missing(&self) -> usize {
+        self.decoder.chunk_bytes_missing()
+    }
+
+    /// Lets `read` add the next bytes of such an argument to the end of the chunk that it is given, as many as that has room
+    /// for; returns what `read` does, and how many bytes were asked for.
+    pub fn receive_chunk<R>(&mut self, bench: &mut Workbench, read: impl FnOnce(&mut Vec<u8>) -> R) -> (usize, R) {
+        let missing = self.decoder.chunk_bytes_missing();
+        let Some(space) = self.decoder.chunk_space() else { return (0, read(&mut Vec::new())) };
+        let room = missing.min(space.capacity() - space.len());
+        let read = read(space);
+        self.input.extend(self.decoder.received_chunk());
+        self.check_input_limit(bench);
+        (room, read)
     }
 
     /// Room for the client's next bytes in the session's own buffer, for reading a large argument without a copy.
@@ -203,7 +235,7 @@ impl Session {
 
     /// Bytes received and not yet executed.
     pub fn received_bytes(&self) -> usize {
-        self.input.len() - self.input_start.min(self.input.len())
+        self.input.len() - self.input_start.min(self.input.len()) + self.decoder.chunk_bytes()
     }
 
     /// Bytes still missing of a large argument, 0 when none is on its way.
@@ -231,7 +263,7 @@ impl Session {
 
     fn check_input_limit(&mut self, bench: &Workbench) {
         let limit = bench.settings.client_query_buffer_limit;
-        let waiting = self.input.len() - self.input_start;
+        let waiting = self.received_bytes();
         if waiting as u64 > limit && !self.closing {
             bench.server.metrics.query_limit_closes.fetch_add(1, Relaxed);
             tracing::warn!(client = self.client.id, bytes = waiting, limit, "closes a connection: request too large");
@@ -260,8 +292,7 @@ impl Session {
 
     /// Reply bytes that wait for a commit.
     fn held_bytes(&mut self, commit: Version) -> usize {
-        let ready = self.replies.ready(commit).len();
-        self.replies.len() - ready
+        self.replies.len() - self.replies.ready_len(commit)
     }
 
     /// Whether there is received input that may hold a whole request. False after a run that ended with a request of
@@ -310,10 +341,22 @@ impl Session {
         self.waits = Waits::No;
     }
 
-    /// The reply bytes that may leave when everything up to `commit` is committed.
+    /// The reply bytes that may leave when everything up to `commit` is committed; up to the end of a chunk where long values
+    /// are among them.
     #[inline]
     pub fn output(&mut self, commit: Version) -> &[u8] {
         self.replies.ready(commit)
+    }
+
+    /// As [`Session::output`], more pieces of it at once.
+    pub fn output_pieces(&mut self, commit: Version) -> SmallVec<[&[u8]; PIECES_MAX]> {
+        self.replies.ready_pieces(commit)
+    }
+
+    /// Whether long values are among the replies, so that they are in several pieces.
+    #[inline]
+    pub fn is_output_in_pieces(&self) -> bool {
+        self.replies.is_in_pieces()
     }
 
     /// The first `bytes` of [`Session::output`] have been written to the socket.
@@ -336,7 +379,7 @@ impl Session {
     #[inline]
     pub fn memory_bytes(&self) -> usize {
         let transaction = self.transaction.as_ref().map_or(0, |transaction| transaction.memory_bytes());
-        self.input.len() + self.replies.memory_bytes() + transaction + self.watched_bytes
+        self.input.len() + self.decoder.chunk_bytes() + self.replies.memory_bytes() + transaction + self.watched_bytes
     }
 
     /// Whether the connection shall close once its replies have been sent.
@@ -348,6 +391,7 @@ impl Session {
     pub fn close_after_replies(&mut self) {
         self.closing = true;
         self.waits = Waits::No;
+        self.decoder = RequestDecoder::new();
         self.input = Vec::new();
         self.input_start = 0;
     }
@@ -405,7 +449,7 @@ impl Session {
 
     /// Tells the others how much is buffered here.
     pub fn publish(&self) {
-        self.client.input_bytes.store((self.input.len() - self.input_start.min(self.input.len())) as u64, Relaxed);
+        self.client.input_bytes.store(self.received_bytes() as u64, Relaxed);
         self.client.output_bytes.store(self.replies.len() as u64, Relaxed);
         self.client.memory_bytes.store(self.memory_bytes() as u64, Relaxed);
     }

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bowline::command::{Command, Flags, quotable};
-use bowline::exec::{OUT_OF_MEMORY, Planned, Stop};
+use bowline::exec::{Arguments, OUT_OF_MEMORY, Planned, Stop};
 use bowline::{Durability, Store, Version};
-use bowline_resp::{ArgRange, Args};
+use bowline_resp::{ArgRange, Args, Bulk};
 
 use super::{ReplyMode, Session, Waits, Workbench};
 use crate::commands::row::{Call, InMulti, ServerCommand};
@@ -17,6 +17,10 @@ use crate::state::PauseMode;
 impl Session {
     /// Runs one request. False: it must wait ([`Session::waits`] says for what) and be given again.
     pub(super) fn single(&mut self, args: Args<'_>, entry: Option<&'static Entry>, bench: &mut Workbench) -> bool {
+        if args.is_any_in_chunks() && takes_one_piece(entry) {
+            let (bytes, ranges) = contiguous(args);
+            return self.single(Args::new(&bytes, &ranges), entry, bench);
+        }
         let mode = self.reply_mode;
         if mode == ReplyMode::On {
             return self.answer(args, entry, bench);
@@ -34,7 +38,12 @@ impl Session {
             // What switches replies on is answered: CLIENT REPLY ON, RESET, an EXEC with one of them.
             ReplyMode::On => {
                 let (start, version) = (self.replies.end(), unsaid.waits_for(Version::ZERO));
-                self.reply().raw(unsaid.ready(Version::MAX));
+                while !unsaid.is_empty() {
+                    let piece = unsaid.ready(Version::MAX);
+                    let len = piece.len();
+                    self.reply().raw(piece);
+                    unsaid.consume(len);
+                }
                 if let Some(version) = version {
                     self.replies.depend_on(start, version);
                 }
@@ -149,9 +158,8 @@ impl Session {
     /// Runs one data command. When the log has no room the session waits and nothing has happened.
     fn run_data(&mut self, args: Args<'_>, command: &'static Command, bench: &mut Workbench) {
         let caller = self.caller(bench);
-        let (bytes, ranges) = contiguous(args);
-        let planned = [Planned { command, first_range: 0, ranges: ranges.len() as u32 }];
-        let end = bench.executor().run(&caller, &bytes, &ranges, &planned, &mut self.replies);
+        let planned = [Planned { command, first_range: 0, ranges: args.len() as u32 }];
+        let end = bench.executor().run_arguments(&caller, Arguments::from(args), &planned, &mut self.replies);
         assert_ne!(end.stopped, Some(Stop::Replies), "a request begins within the limit of replies only");
         self.note_stop(end.done, end.stopped, bench);
     }
@@ -227,6 +235,12 @@ fn judges_itself(container: &ServerCommand) -> bool {
     container.info.name == "debug"
 }
 
+/// Whether a command takes its arguments in one piece, however long. The engine's put them as they need them, and BL.AT hands
+/// its own on.
+fn takes_one_piece(entry: Option<&'static Entry>) -> bool {
+    !entry.is_some_and(|entry| matches!(entry.target, Target::Data(_)) || entry.info.name == "bl.at")
+}
+
 /// Whether a command is not queued by MULTI.
 fn runs_at_once(entry: &Entry, args: Args<'_>) -> bool {
     let Target::Server(row) = entry.target else { return false };
@@ -235,11 +249,15 @@ fn runs_at_once(entry: &Entry, args: Args<'_>) -> bool {
 
 /// Copies arguments into one piece with ranges of its own, as the executor takes them.
 pub(super) fn contiguous(args: Args<'_>) -> (Vec<u8>, Vec<ArgRange>) {
-    let mut bytes = Vec::with_capacity(args.iter().map(<[u8]>::len).sum());
+    let mut bytes = Vec::with_capacity(args.lens().sum());
     let mut ranges = Vec::with_capacity(args.len());
-    for arg in args.iter() {
+    for index in 0..args.len() {
+        let arg = args.bulk(index);
         ranges.push(ArgRange { start: bytes.len() as u32, len: arg.len() as u32 });
-        bytes.extend_from_slice(arg);
+        match arg {
+            Bulk::Bytes(arg) => bytes.extend_from_slice(arg),
+            Bulk::Chunks(chunks) => chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk)),
+        }
     }
     (bytes, ranges)
 }

@@ -137,7 +137,7 @@ impl Session {
 
     /// Queues a command whose name and arity are right, and answers QUEUED. Always true: queueing never waits.
     pub(super) fn queue(&mut self, args: Args<'_>, entry: &'static Entry, bench: &Workbench) -> bool {
-        let bytes = QUEUED_OVERHEAD + args.iter().map(|arg| arg.len() + size_of::<ArgRange>()).sum::<usize>();
+        let bytes = QUEUED_OVERHEAD + args.lens().map(|len| len + size_of::<ArgRange>()).sum::<usize>();
         let Some(transaction) = &mut self.transaction else { return true };
         let fits = transaction.bytes + bytes <= QUEUE_BYTES_MAX && transaction.push(args, entry);
         if fits {
@@ -191,7 +191,7 @@ impl Session {
     fn weave(&mut self, transaction: &Transaction, data: &mut Replies, bench: &mut Workbench) {
         let start = self.replies.end();
         let version = data.waits_for(Version::ZERO);
-        let bytes = data.ready(Version::MAX);
+        let bytes = &data.take_all()[..];
         let header = format!("*{}\r\n", transaction.data.len());
         match bytes.strip_prefix(header.as_bytes()) {
             None => self.reply().raw(bytes),

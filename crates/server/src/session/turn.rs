@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use bowline::exec::{Planned, RunEnd};
-use bowline_resp::{ArgRange, Args, Decoded, ProtocolError, RequestDecoder};
+use bowline::exec::{Arguments, Planned, RunEnd};
+use bowline_resp::{ArgRange, Args, Decoded, ProtocolError};
 
 use super::limits::{BATCH_REQUESTS_MAX, YIELD_BYTES};
 use super::workbench::Batch;
@@ -57,7 +57,7 @@ impl Session {
             if !batch.planned.is_empty() {
                 let done = self.run_batch(buffer, bench, ranges, batch);
                 if done < batch.planned.len() {
-                    self.decoder = RequestDecoder::new();
+                    self.decoder.restart();
                     return done.checked_sub(1).and_then(|last| batch.ends.get(last)).copied().unwrap_or(start);
                 }
             }
@@ -70,7 +70,8 @@ impl Session {
                 }
                 Then::Single { .. } | Then::Inline { .. } if !self.may_go_on(yield_at, bench) => return start,
                 Then::Single { entry, first, end } => {
-                    let args = Args::new(buffer, ranges.get(first..).unwrap_or_default());
+                    let chunked = self.decoder.chunked().to_vec();
+                    let args = Args::with_chunks(buffer, ranges.get(first..).unwrap_or_default(), &chunked);
                     if !self.single(args, entry, bench) {
                         return start;
                     }
@@ -144,7 +145,9 @@ impl Session {
         let began = Instant::now();
         let caller = self.caller(bench);
         bench.time_batches();
-        let RunEnd { done, stopped } = bench.executor().run(&caller, buffer, ranges, &batch.planned, &mut self.replies);
+        let arguments = Arguments { buffer, ranges, chunked: self.decoder.chunked() };
+        let end = bench.executor().run_arguments(&caller, arguments, &batch.planned, &mut self.replies);
+        let RunEnd { done, stopped } = end;
         self.note_stop(done, stopped, bench);
         bench.count_failures();
         let nanoseconds = bench.count_batch(batch, done, began);
@@ -170,8 +173,9 @@ impl Session {
         let note = |bench: &Workbench, index: usize, nanoseconds, before| {
             let (Some(planned), Some(entry)) = (batch.planned.get(index), batch.entries.get(index)) else { return };
             let first = planned.first_range as usize;
-            let args = Args::new(buffer, ranges.get(first..first + planned.ranges as usize).unwrap_or_default());
-            bench.note_long(self, entry, nanoseconds, || shorten(args.iter(), before));
+            let ranges = ranges.get(first..first + planned.ranges as usize).unwrap_or_default();
+            let args = Args::with_chunks(buffer, ranges, self.decoder.chunked());
+            bench.note_long(self, entry, nanoseconds, || shorten(args.iter().zip(args.lens()), before));
         };
         if batch.planned.len() == 1 {
             return note(bench, 0, nanoseconds, 0);

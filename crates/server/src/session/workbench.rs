@@ -259,7 +259,7 @@ impl Workbench {
         let nanoseconds = began.elapsed().as_nanos() as u64;
         self.metrics.ran(entry.index, 1, nanoseconds, self.track_latency);
         if self.is_long(nanoseconds) {
-            self.note_long(session, entry, nanoseconds, || shorten(args.iter(), 0));
+            self.note_long(session, entry, nanoseconds, || shorten(args.iter().zip(args.lens()), 0));
         }
     }
 

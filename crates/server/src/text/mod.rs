@@ -187,7 +187,7 @@ impl Session {
             return false;
         }
         let version = apart.waits_for(Version::ZERO);
-        let decoded = ReplyDecoder::new().decode(apart.ready(Version::MAX));
+        let decoded = ReplyDecoder::new().decode(&apart.take_all());
         let Ok(Some((value, _))) = decoded else { unreachable!("the engine wrote a whole reply") };
         let commit = bench.server.commit();
         self.reply_when(version.unwrap_or_default(), commit, |reply| {

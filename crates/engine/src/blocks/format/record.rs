@@ -191,12 +191,13 @@ pub(crate) fn encode_inline(record: &Record<'_>, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(value);
 }
 
-/// Appends what comes before the value's bytes in a record of one piece, and the value of an integer; returns the bytes
+/// Appends what comes before the value's bytes in a record of one piece, and the value of an integer or in chunks; returns the bytes
 /// that complete it, so that a large value need not be copied.
 pub(crate) fn encode_up_to_value<'a>(record: &Record<'a>, bytes: &mut Vec<u8>) -> &'a [u8] {
     let (value, integer) = match record.value {
         Value::Bytes(value) => (value, None),
         Value::Integer(number) => (&[][..], Some(number.to_le_bytes())),
+        Value::Chunks(_) => (&[][..], None),
     };
     let stored = record.value.stored_bytes();
     let flags = if integer.is_some() { INTEGER } else { 0 };
@@ -204,6 +205,9 @@ pub(crate) fn encode_up_to_value<'a>(record: &Record<'a>, bytes: &mut Vec<u8>) -
     bytes.extend_from_slice(record.key);
     if let Some(number) = integer {
         bytes.extend_from_slice(&number[..stored]);
+    }
+    if let Value::Chunks(chunks) = record.value {
+        chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
     }
     value
 }

@@ -3,6 +3,7 @@
 
 mod backups;
 mod bounds;
+mod long_values;
 
 use super::*;
 use crate::net::mailbox::Mailbox;
