@@ -104,6 +104,9 @@ def test_an_export_under_load_is_the_state_of_one_moment(make_node, tmp_path):
     for thread in threads:
         thread.start()
     try:
+        with node.client() as client:
+            first = [f"a:{number}:1" for number in range(3)]
+            nodes.until(lambda: problems or client.exists(*first) == 3, "the first pairs")
         path = tmp_path / "dump.rdb"
         done = nodes.kv_client("export", str(path), "--rate", "2mb", port=node.port)
     finally:
