@@ -27,6 +27,8 @@ pub struct Segment {
     pub newest_removal: Version,
     /// Where eviction goes on: the place of a table among `tables`.
     pub(super) evict_from: usize,
+    /// Tables whose hand has come round since all had their turn, in looking for values that may become cold.
+    pub(super) tables_done: usize,
     /// The same for giving entries new allocations.
     pub(super) move_from: usize,
     /// What `bytes` was when the keyspace was last told.
@@ -42,6 +44,7 @@ impl Segment {
             detached: Vec::new(),
             counters,
             evict_from: 0,
+            tables_done: 0,
             move_from: 0,
             bytes_told: 0,
             newest_removal: Version::ZERO,

@@ -155,6 +155,14 @@ impl FetchQueue {
         }
     }
 
+    /// Whether there is to be another thread; then it is counted.
+    fn takes_thread(&self) -> bool {
+        let mut state = self.state.lock();
+        let takes = state.threads < FETCH_THREADS && !state.closed;
+        state.threads += usize::from(takes);
+        takes
+    }
+
     fn done(&self, wanted: &Arc<Wanted>) {
         let waiting = self.state.lock().waiting.remove(wanted);
         waiting.into_iter().flatten().for_each(|fetch| fetch.one_done());
@@ -248,20 +256,20 @@ impl Store {
     /// Starts the threads that read, if that was not done; whether there is one.
     fn has_fetch_threads(&self) -> bool {
         let queue = &self.shared.tier.queue;
-        let mut state = queue.state.lock();
-        while state.threads < FETCH_THREADS {
-            let (weak, queue) = (Arc::downgrade(&self.shared), queue.clone());
+        while queue.takes_thread() {
+            let (weak, its_queue) = (Arc::downgrade(&self.shared), queue.clone());
             let thread = thread::Builder::new().name("fetch".to_owned());
-            match thread.spawn(move || read_values(&weak, &queue)) {
+            match thread.spawn(move || read_values(&weak, &its_queue)) {
+                // Nothing is locked here: who closes the store waits for these threads, and they take from the queue.
                 Ok(handle) => self.shared.background.adopt(handle),
                 Err(error) => {
                     tracing::error!(%error, "a thread that reads values cannot be started");
+                    queue.state.lock().threads -= 1;
                     break;
                 }
             }
-            state.threads += 1;
         }
-        state.threads > 0
+        queue.state.lock().threads > 0
     }
 
     /// Reads a cold value and puts it in its place, on the calling thread. What is not cold any more is left as it is, and

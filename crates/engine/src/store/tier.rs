@@ -191,7 +191,7 @@ impl Store {
         let mut did = false;
         // The hand of a segment may have stood anywhere: two turns see all of it.
         let turns = 2 * self.shared.keyspace.segment_count();
-        while self.used_memory() > stop && !tier.urgent.load(Relaxed) {
+        while self.used_memory() > stop && !tier.urgent.load(Relaxed) && !self.shared.background.is_closing() {
             let now = self.looked_at();
             if self.would_look_in_vain(now) || self.let_some_go(turns) == 0 {
                 tier.in_vain_at.lock().get_or_insert(now);
