@@ -13,11 +13,12 @@
 //! Callers without a waker (the embedded library, simulations) read on their own thread.
 //!
 //! What was fetched may be let go again before its caller runs. A caller that was parked for the third time is urgent: as
-//! long as its [`Fetch`] lives no value leaves memory. There is one such at a time, and a command may want at most half of
-//! the limit at once. Not here: which values are cold, and where (`tier`).
+//! long as its [`Fetch`] lives no value leaves memory, so it does not wait for room in memory either. There is one such
+//! caller at a time, and a command may want at most half of the limit at once. Not here: which values are cold, and where
+//! (`tier`).
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 
@@ -47,19 +48,44 @@ pub(crate) struct Wanted {
 pub struct Fetch {
     left: AtomicUsize,
     wake: Waker,
-    /// Lowered when this is dropped, if this one raised it.
-    urgent: Option<Arc<AtomicBool>>,
+    urgency: Option<Urgency>,
+}
+
+/// As long as one lives no value leaves memory. Counted, because a caller that waits again has two for a moment.
+struct Urgency(Arc<AtomicUsize>);
+
+impl Urgency {
+    /// For a caller who has waited often enough: in place of what `before` has, or if nobody has one.
+    fn take(count: &Arc<AtomicUsize>, before: Option<&Fetch>) -> Option<Urgency> {
+        if before.is_some_and(Fetch::is_urgent) {
+            count.fetch_add(1, Ordering::SeqCst);
+        } else {
+            count.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).ok()?;
+        }
+        Some(Urgency(count.clone()))
+    }
+}
+
+impl Drop for Urgency {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Fetch {
     /// Waits for so many things; nothing leaves memory any later because of it.
     pub(super) fn new(count: usize, wake: Waker) -> Fetch {
-        Fetch { left: AtomicUsize::new(count), wake, urgent: None }
+        Fetch { left: AtomicUsize::new(count), wake, urgency: None }
     }
 
     /// Whether all of it is there, or known to be unreadable.
     pub fn is_done(&self) -> bool {
         self.left.load(Ordering::SeqCst) == 0
+    }
+
+    /// Whether no value leaves memory as long as this lives.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.urgency.is_some()
     }
 
     /// One of what it waits for is there.
@@ -73,14 +99,6 @@ impl Fetch {
 impl std::fmt::Debug for Fetch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Fetch({} left)", self.left.load(Ordering::SeqCst))
-    }
-}
-
-impl Drop for Fetch {
-    fn drop(&mut self) {
-        if let Some(urgent) = &self.urgent {
-            urgent.store(false, Ordering::SeqCst);
-        }
     }
 }
 
@@ -205,12 +223,10 @@ impl FetchQueue {
 
 impl Store {
     /// Reads values on the calling thread; none leaves memory again as long as the result lives, if nobody else has that.
-    /// What cannot be read is remembered.
-    pub(crate) fn fetch_all_here(&self, wanted: &[Wanted]) -> Arc<Fetch> {
-        let urgent = &self.shared.tier.urgent;
-        let is_urgent = !urgent.swap(true, Ordering::SeqCst);
-        let urgent = is_urgent.then(|| urgent.clone());
-        let fetch = Arc::new(Fetch { left: AtomicUsize::new(0), wake: Arc::new(|| {}), urgent });
+    /// What cannot be read is remembered. `before` is what the caller had for the same request.
+    pub(crate) fn fetch_all_here(&self, wanted: &[Wanted], before: Option<&Fetch>) -> Arc<Fetch> {
+        let urgency = Urgency::take(&self.shared.tier.urgent, before);
+        let fetch = Arc::new(Fetch { left: AtomicUsize::new(0), wake: Arc::new(|| {}), urgency });
         for wanted in wanted {
             let _ = self.fetch_here(wanted);
         }
@@ -232,15 +248,17 @@ impl Store {
     }
 
     /// Has values read by other threads, which call `wake` when the last one is there. `attempts`: how often the caller
-    /// has waited for the same request.
-    pub(crate) fn fetch(&self, wanted: Vec<Wanted>, attempts: u8, wake: Waker) -> Arc<Fetch> {
+    /// has waited for the same request, the last time for `before`.
+    pub(crate) fn fetch(
+        &self,
+        wanted: Vec<Wanted>,
+        (attempts, before): (u8, Option<&Fetch>),
+        wake: Waker,
+    ) -> Arc<Fetch> {
         let tier = &self.shared.tier;
-        let is_urgent = attempts >= FETCH_URGENT_AFTER && !tier.urgent.swap(true, Ordering::SeqCst);
-        let fetch = Arc::new(Fetch {
-            left: AtomicUsize::new(wanted.len()),
-            wake,
-            urgent: is_urgent.then(|| tier.urgent.clone()),
-        });
+        let waited_enough = attempts >= FETCH_URGENT_AFTER;
+        let urgency = waited_enough.then(|| Urgency::take(&tier.urgent, before)).flatten();
+        let fetch = Arc::new(Fetch { left: AtomicUsize::new(wanted.len()), wake, urgency });
         if self.has_fetch_threads() {
             tier.queue.push(wanted, &fetch);
         } else {

@@ -60,8 +60,8 @@ pub(super) struct Tier {
     exhausted: AtomicBool,
     /// Memory waits for what a checkpoint publishes.
     wants_checkpoint: AtomicBool,
-    /// A request that was parked again and again has what it fetched left to it.
-    pub(super) urgent: std::sync::Arc<AtomicBool>,
+    /// Above zero, a request that was parked again and again has what it fetched left to it.
+    pub(super) urgent: std::sync::Arc<AtomicUsize>,
     /// No value may leave memory: the file is being given up.
     frozen: AtomicBool,
     /// Checkpoints that had ended and values that were fetched when all values were last looked at in vain: before one of
@@ -131,6 +131,11 @@ impl Tier {
         self.wants_checkpoint.store(false, Relaxed);
     }
 
+    /// Whether values that somebody fetched are left to him until he has run, so that none may leave memory.
+    fn is_urgent(&self) -> bool {
+        self.urgent.load(Relaxed) > 0
+    }
+
     /// Nothing can be let go, and no checkpoint would change that.
     pub(super) fn is_exhausted(&self) -> bool {
         self.exhausted.load(Relaxed)
@@ -191,7 +196,7 @@ impl Store {
         let mut did = false;
         // The hand of a segment may have stood anywhere: two turns see all of it.
         let turns = 2 * self.shared.keyspace.segment_count();
-        while self.used_memory() > stop && !tier.urgent.load(Relaxed) && !self.shared.background.is_closing() {
+        while self.used_memory() > stop && !tier.is_urgent() && !self.shared.background.is_closing() {
             let now = self.looked_at();
             if self.would_look_in_vain(now) || self.let_some_go(turns) == 0 {
                 tier.in_vain_at.lock().get_or_insert(now);
@@ -250,7 +255,7 @@ impl Store {
         let is_turn = || tier.values_since.fetch_add(1, Relaxed).is_multiple_of(TIER_LOOK_ONE_IN);
         let mut looks = !tier.found_none.load(Relaxed) || is_turn();
         for _ in 0..TIER_STEPS_FOR_VALUE {
-            if freed >= bytes || tier.urgent.load(Relaxed) {
+            if freed >= bytes || tier.is_urgent() {
                 break;
             }
             let segment = self.next_segment();

@@ -278,6 +278,8 @@ impl Session {
     /// Runs nothing until the loop says that it has come.
     pub(crate) fn wait_for(&mut self, waits: Waits) {
         self.waits = waits;
+        // It may take long, and others may need the memory.
+        self.fetch = None;
     }
 
     /// Whether the values that it waits for are there.
@@ -300,9 +302,7 @@ impl Session {
             Some(Stop::Replies) | None => {}
         }
         // What was fetched for a request is its own until it has run.
-        if done > 0 || stopped == Some(Stop::Values) {
-            self.fetch = bench.executor().take_fetch();
-        }
+        self.fetch = bench.executor().take_fetch();
     }
 
     /// The wait is over; [`Session::resume`] follows.
@@ -348,6 +348,7 @@ impl Session {
     pub fn close_after_replies(&mut self) {
         self.closing = true;
         self.waits = Waits::No;
+        self.fetch = None;
         self.input = Vec::new();
         self.input_start = 0;
     }
@@ -410,7 +411,13 @@ impl Session {
         self.client.memory_bytes.store(self.memory_bytes() as u64, Relaxed);
     }
 
-    pub(crate) fn caller(&self, bench: &Workbench) -> Caller {
+    /// Before data commands run, until [`Session::note_stop`]: who runs them, with what was fetched for the first.
+    pub(crate) fn begin_run(&mut self, bench: &mut Workbench) -> Caller {
+        bench.executor().give_fetch(self.fetch.take());
+        self.caller(bench)
+    }
+
+    fn caller(&self, bench: &Workbench) -> Caller {
         let level = self.level.unwrap_or(bench.default_level);
         Caller { database: self.database, protocol: self.protocol, level, waited: self.waited }
     }

@@ -142,7 +142,7 @@ impl Session {
     /// Runs a batch as far as the log has room and the replies stay within bounds; returns how many commands ran.
     fn run_batch(&mut self, buffer: &[u8], bench: &mut Workbench, ranges: &[ArgRange], batch: &Batch) -> usize {
         let began = Instant::now();
-        let caller = self.caller(bench);
+        let caller = self.begin_run(bench);
         bench.time_batches();
         let RunEnd { done, stopped } = bench.executor().run(&caller, buffer, ranges, &batch.planned, &mut self.replies);
         self.note_stop(done, stopped, bench);
