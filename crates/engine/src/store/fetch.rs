@@ -9,7 +9,8 @@
 //! A thread that takes a key wakes the next one if more are left: on a machine with nothing else to do all of them read at
 //! once, and where the loops have the cores busy nobody is woken in vain.
 //!
-//! A value that cannot be read is remembered until the next checkpoint, and commands that need it answer with why.
+//! A value that cannot be read is remembered until the next checkpoint, and commands that need it answer with why. What the
+//! system said, not the bytes, may pass: that is remembered for some seconds only.
 //! Callers without a waker (the embedded library, simulations) read on their own thread.
 //!
 //! What was fetched may be let go again before its caller runs. A caller that was parked for the third time is urgent: as
@@ -21,13 +22,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 use super::{Shared, Store, one};
 use crate::error::{Error, Result};
 use crate::keyspace::{DatabaseId, SegmentSet};
-use crate::limits::{FETCH_THREADS, FETCH_URGENT_AFTER};
+use crate::limits::{FETCH_THREADS, FETCH_URGENT_AFTER, UNREADABLE_AGAIN};
 use crate::version::Version;
 
 /// Called by another thread when values that somebody waits for are there.
@@ -107,9 +109,17 @@ impl std::fmt::Debug for Fetch {
 pub(super) struct FetchQueue {
     state: Mutex<QueueState>,
     filled: Condvar,
-    /// Values that could not be read, by database and hash: the version they have, and why.
-    unreadable: Mutex<HashMap<(DatabaseId, u64), (Version, String)>>,
+    /// Values that could not be read, by database and hash.
+    unreadable: Mutex<HashMap<(DatabaseId, u64), Unreadable>>,
     unreadable_count: AtomicUsize,
+}
+
+/// A value that could not be read.
+struct Unreadable {
+    version: Version,
+    why: String,
+    /// When it is tried again, by the monotonic clock; the next checkpoint is another occasion.
+    until: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -198,18 +208,24 @@ impl FetchQueue {
         waiting.into_values().flatten().for_each(|fetch| fetch.one_done());
     }
 
-    /// Why a value cannot be read, if that is known.
-    fn why_unreadable(&self, database: DatabaseId, hash: u64, version: Version) -> Option<String> {
+    /// Why a value cannot be read, if that is known. `now` is the monotonic clock's.
+    fn why_unreadable(
+        &self,
+        (database, hash): (DatabaseId, u64),
+        version: Version,
+        now: impl Fn() -> Duration,
+    ) -> Option<String> {
         if self.unreadable_count.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let unreadable = self.unreadable.lock();
-        unreadable.get(&(database, hash)).filter(|(found, _)| *found == version).map(|(_, why)| why.clone())
+        let found = unreadable.get(&(database, hash)).filter(|found| found.version == version)?;
+        found.until.is_none_or(|until| now() < until).then(|| found.why.clone())
     }
 
-    fn note_unreadable(&self, wanted: &Wanted, version: Version, why: String) {
+    fn note_unreadable(&self, wanted: &Wanted, found: Unreadable) {
         let mut unreadable = self.unreadable.lock();
-        unreadable.insert((wanted.database, wanted.hash), (version, why));
+        unreadable.insert((wanted.database, wanted.hash), found);
         self.unreadable_count.store(unreadable.len(), Ordering::Relaxed);
     }
 
@@ -243,7 +259,8 @@ impl Store {
 
     /// The error of a command that needs this value, if it is known that it cannot be read.
     pub(crate) fn unreadable(&self, wanted: &Wanted, version: Version) -> Option<Error> {
-        let cause = self.shared.tier.queue.why_unreadable(wanted.database, wanted.hash, version)?;
+        let (queue, clock) = (&self.shared.tier.queue, &self.shared.options.clock);
+        let cause = queue.why_unreadable((wanted.database, wanted.hash), version, || clock.monotonic())?;
         Some(Error::Unreadable { cause })
     }
 
@@ -301,7 +318,9 @@ impl Store {
         let shown = wanted.key.get(..SHOWN_BYTES).unwrap_or(&wanted.key).escape_ascii();
         tracing::error!(%error, key = %shown, "a value cannot be read from the block file");
         tier.failed.fetch_add(1, Ordering::Relaxed);
-        tier.queue.note_unreadable(wanted, version, cause.clone());
+        let may_pass = matches!(error, Error::Io { .. });
+        let until = may_pass.then(|| self.shared.options.clock.monotonic() + UNREADABLE_AGAIN);
+        tier.queue.note_unreadable(wanted, Unreadable { version, why: cause.clone(), until });
         Err(Error::Unreadable { cause })
     }
 
@@ -354,6 +373,22 @@ mod tests {
 
     fn wanted(number: u64) -> Wanted {
         Wanted { database: DatabaseId(0), hash: number, key: Box::from(&number.to_le_bytes()[..]) }
+    }
+
+    #[test]
+    fn what_the_system_could_not_read_is_tried_again_and_damage_is_not() {
+        let (queue, at) = (FetchQueue::default(), Duration::from_secs);
+        for (number, until) in [(1, Some(at(13))), (2, None)] {
+            let found = Unreadable { version: Version(5), why: "why".to_owned(), until };
+            queue.note_unreadable(&wanted(number), found);
+        }
+        let ask = |hash, version, seconds| {
+            queue.why_unreadable((DatabaseId(0), hash), Version(version), || at(seconds)).is_some()
+        };
+        assert_eq!([ask(1, 5, 10), ask(1, 5, 12), ask(1, 5, 13), ask(1, 5, 1000)], [true, true, false, false]);
+        assert_eq!([ask(2, 5, 10), ask(2, 5, 1000), ask(2, 6, 10)], [true, true, false]);
+        queue.forget_unreadable();
+        assert!(!ask(2, 5, 10));
     }
 
     #[test]
