@@ -285,6 +285,42 @@ fn a_pipeline_asks_for_no_more_at_once_than_one_command_may() {
     assert_eq!(session.take(), replies);
 }
 
+#[test]
+fn values_go_on_leaving_memory_under_another_policy_while_some_are_cold() {
+    for policy in [EvictionPolicy::NoEviction, EvictionPolicy::AllKeysLru, EvictionPolicy::VolatileTtl] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let store = filled(directory.path(), 1000);
+        store.set_memory_limit(MemoryLimit { bytes: LIMIT, policy });
+        for number in 0..1000 {
+            let found = store.get(format!("key:{number}").as_bytes()).expect("a read");
+            assert_eq!(found.as_deref(), Some(value(number, 1000).as_bytes()), "{policy:?}, key {number}");
+            assert!(store.memory().used <= LIMIT + 2000, "{policy:?}: {:?}", store.memory());
+            if number % 50 == 0 {
+                store.put(format!("new:{number}").as_bytes(), b"small").expect("there is room for it");
+            }
+        }
+        assert_eq!((store.memory().evicted, store.len().expect("a count")), (0, 1020), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_write_is_refused_although_others_keep_the_store_dirty() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(tiered(directory.path(), 0)).expect("a new store");
+    let mut session = Session::new(&store);
+    (0..500).for_each(|number| _ = session.run_now(&format!("SET key:{number} short")));
+    store.set_memory_limit(tier_limit(store.memory().used - 1000));
+    let refused = (0..20).any(|_| {
+        store.checkpoint().expect("a checkpoint");
+        // Something that needs no memory is written between every checkpoint and the look at what may go now.
+        session.run_held(&["EXPIRE key:1 1000"]);
+        store.turn();
+        session.run_held(&["SET new 1"]).done == 1
+    });
+    assert!(refused, "it waits for ever");
+    assert!(session.take().ends_with("-OOM command not allowed when used memory > 'maxmemory'.\r\n"));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Run(String),

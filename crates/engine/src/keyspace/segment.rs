@@ -111,6 +111,11 @@ impl Segment {
         self.tables.iter().chain(&self.detached).map(|(_, table)| table.bytes()).sum()
     }
 
+    /// Entries whose value is cold.
+    pub(crate) fn cold(&self) -> usize {
+        self.tables.iter().map(|(_, table)| table.tracking.cold()).sum()
+    }
+
     /// The earliest expiry of any entry here, milliseconds; `u64::MAX` when none expires.
     pub fn deadline(&self) -> u64 {
         self.tables.iter().map(|(_, table)| table.deadline()).min().unwrap_or(u64::MAX)

@@ -278,6 +278,12 @@ impl Store {
         self.shared.log.last_version().0 > self.shared.checkpoints.cut.load(Relaxed)
     }
 
+    /// How long ago the last checkpoint began, or was tried.
+    pub(super) fn since_checkpoint_began(&self) -> Duration {
+        let attempted_at = self.shared.checkpoints.state.lock().attempted_at;
+        self.shared.options.clock.monotonic().saturating_sub(attempted_at)
+    }
+
     /// The last checkpoint, so that the next start need not read the log.
     pub(super) fn checkpoint_at_close(&self) {
         if self.is_dirty() && !self.shared.log.is_poisoned() {
@@ -321,6 +327,8 @@ impl Store {
 struct Run<'a, 'b> {
     store: &'a Store,
     between: RefCell<Between<'b>>,
+    /// When writers who wait were woken last, by the monotonic clock.
+    woken_at: Cell<Duration>,
 }
 
 impl Run<'_, '_> {
