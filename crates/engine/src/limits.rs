@@ -116,6 +116,12 @@ pub const LOAD_THREADS_MAX: usize = 8;
 /// Threads more, in a lazy start, that load only what a command waits for, so that it never waits for what nobody wants.
 pub const LOAD_WANTED_THREADS: usize = 2;
 
+/// While a checkpoint runs, writers who wait are woken so often, beside those who wait for what was handed to it.
+pub const CHECKPOINT_WAKE: std::time::Duration = std::time::Duration::from_millis(5);
+
+/// A value that the system could not read is tried again after so long. Sooner, commands answer with the error.
+pub const UNREADABLE_AGAIN: std::time::Duration = std::time::Duration::from_secs(3);
+
 /// A command that has waited for values so often has them left in memory until it has run.
 pub const FETCH_URGENT_AFTER: u8 = 2;
 

@@ -4,10 +4,12 @@
 
 mod support;
 
-use bowline::{Error, EvictionPolicy, MemoryLimit, Options, Store};
+use bowline::exec::Stop;
+use bowline::{Error, EvictionPolicy, Fetch, MemoryLimit, Options, Store};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use support::{HandClock, Session, Step, options, random_command, random_step, text};
 
 const LIMIT: usize = 96 * 1024;
@@ -174,6 +176,141 @@ fn values_that_come_back_make_room_for_each_other_where_nothing_else_may_go() {
     let (fetched, looked_at) = (store.tier().fetched - before.fetched, store.tier().looked_at - before.looked_at);
     assert!(fetched > 1000, "{:?}", store.tier());
     assert!(looked_at < 64 * fetched, "{looked_at} buckets were looked at for {fetched} values");
+}
+
+fn tier_limit(bytes: usize) -> MemoryLimit {
+    MemoryLimit { bytes, policy: EvictionPolicy::Tier }
+}
+
+/// A store with `keys` keys of `bytes` bytes each under a limit of `limit`, all of them cold, and a client of it who parks.
+fn all_cold(directory: &Path, (keys, bytes): (u32, usize), limit: usize) -> Session {
+    let store = Store::open(tiered(directory, 0)).expect("a new store");
+    for number in 0..keys {
+        store.put(format!("key:{number}").as_bytes(), text(number, bytes).as_bytes()).expect("a put");
+    }
+    store.checkpoint().expect("a checkpoint");
+    store.set_memory_limit(tier_limit(1));
+    while store.turn() {}
+    assert_eq!(store.tier().cold, keys as usize);
+    store.set_memory_limit(tier_limit(limit));
+    store.turn();
+    assert!(store.memory().used < limit, "{:?}", store.memory());
+    let mut session = Session::new(&store);
+    session.executor.set_waker(Arc::new(|| {}));
+    session
+}
+
+/// The values that a run stopped for, read.
+fn fetched(session: &mut Session) -> Option<Arc<Fetch>> {
+    let fetch = session.executor.take_fetch();
+    while fetch.as_ref().is_some_and(|fetch| !fetch.is_done()) {
+        std::thread::yield_now();
+    }
+    assert!(fetch.is_some(), "the run stopped for values");
+    fetch
+}
+
+/// How often a command has waited that is left what it fetched.
+const WAITED_OFTEN: u8 = 2;
+
+#[test]
+fn a_command_that_is_left_what_it_fetched_does_not_wait_for_memory() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut session = all_cold(directory.path(), (300, 100), 4 << 20);
+    let store = session.store.clone();
+    session.caller.waited = WAITED_OFTEN;
+    assert_eq!(session.run_held(&["APPEND key:1 more"]).stopped, Some(Stop::Values));
+    let fetch = fetched(&mut session);
+    // Others fill memory meanwhile.
+    store.set_memory_limit(tier_limit(1));
+    store.turn();
+    assert_eq!(store.tier().cold, 299, "it is left what it fetched");
+    session.executor.give_fetch(fetch);
+    let end = session.run_held(&["APPEND key:1 more", "APPEND key:1 even"]);
+    assert_eq!((end.done, end.stopped), (1, Some(Stop::Room)), "the next command waits as any other");
+    assert_eq!(session.take(), ":104\r\n");
+}
+
+#[test]
+fn a_command_that_waits_for_more_values_keeps_those_that_came() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut session = all_cold(directory.path(), (400, 100), 4 << 20);
+    let store = session.store.clone();
+    // More than are fetched at once.
+    let keys: Vec<String> = (0..300).map(|number| format!("key:{number}")).collect();
+    let command = "MGET ".to_owned() + &keys.join(" ");
+    session.caller.waited = WAITED_OFTEN;
+    for _ in 0..2 {
+        assert_eq!(session.run_held(&[&command]).stopped, Some(Stop::Values));
+        let fetch = fetched(&mut session);
+        session.executor.give_fetch(fetch);
+        session.caller.waited += 1;
+    }
+    store.set_memory_limit(tier_limit(1));
+    store.turn();
+    assert_eq!(store.tier().cold, 100);
+    assert_eq!(session.run_held(&[&command]).done, 1);
+    assert!(session.take().starts_with("*300\r\n"));
+    while store.turn() {}
+    assert_eq!(store.tier().cold, 400, "they may leave memory again");
+}
+
+#[test]
+fn a_pipeline_asks_for_no_more_at_once_than_one_command_may() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut session = all_cold(directory.path(), (64, 10_000), 100_000);
+    let commands: Vec<String> = (0..32).map(|number| format!("GET key:{number}")).collect();
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    let (mut done, mut before) = (0, 0);
+    while done < commands.len() {
+        let end = session.run_held(&commands[done..]);
+        done += end.done;
+        if end.stopped == Some(Stop::Values) {
+            let fetch = fetched(&mut session);
+            session.executor.give_fetch(fetch);
+        }
+        let now = session.store.tier().fetched;
+        assert!(now - before <= 5, "half of the limit holds five values, {} came", now - before);
+        before = now;
+    }
+    let replies: String = (0..32).map(|number| format!("$10000\r\n{}\r\n", text(number, 10_000))).collect();
+    assert_eq!(session.take(), replies);
+}
+
+#[test]
+fn values_go_on_leaving_memory_under_another_policy_while_some_are_cold() {
+    for policy in [EvictionPolicy::NoEviction, EvictionPolicy::AllKeysLru, EvictionPolicy::VolatileTtl] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let store = filled(directory.path(), 1000);
+        store.set_memory_limit(MemoryLimit { bytes: LIMIT, policy });
+        for number in 0..1000 {
+            let found = store.get(format!("key:{number}").as_bytes()).expect("a read");
+            assert_eq!(found.as_deref(), Some(text(number, 1000).as_bytes()), "{policy:?}, key {number}");
+            assert!(store.memory().used <= LIMIT + 2000, "{policy:?}: {:?}", store.memory());
+            if number % 50 == 0 {
+                store.put(format!("new:{number}").as_bytes(), b"small").expect("there is room for it");
+            }
+        }
+        assert_eq!((store.memory().evicted, store.len().expect("a count")), (0, 1020), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_write_is_refused_although_others_keep_the_store_dirty() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(tiered(directory.path(), 0)).expect("a new store");
+    let mut session = Session::new(&store);
+    (0..500).for_each(|number| _ = session.run_now(&format!("SET key:{number} short")));
+    store.set_memory_limit(tier_limit(store.memory().used - 1000));
+    let refused = (0..20).any(|_| {
+        store.checkpoint().expect("a checkpoint");
+        // Something that needs no memory is written between every checkpoint and the look at what may go now.
+        session.run_held(&["EXPIRE key:1 1000"]);
+        store.turn();
+        session.run_held(&["SET new 1"]).done == 1
+    });
+    assert!(refused, "it waits for ever");
+    assert!(session.take().ends_with("-OOM command not allowed when used memory > 'maxmemory'.\r\n"));
 }
 
 proptest! {

@@ -164,7 +164,13 @@ impl Executor {
         self.waker = Some(waker);
     }
 
-    /// The values that the last run stopped for.
+    /// Before a run of what an earlier run stopped at: what [`Executor::take_fetch`] returned then, if anything. Without it
+    /// values that were fetched may leave memory before they are used, again and again.
+    pub fn give_fetch(&mut self, fetch: Option<Arc<Fetch>>) {
+        self.fetch = fetch;
+    }
+
+    /// What the last run stopped for; or what it was given, where it stopped for something else before anything was done.
     pub fn take_fetch(&mut self) -> Option<Arc<Fetch>> {
         self.fetch.take()
     }
@@ -244,6 +250,7 @@ impl Executor {
                 Err(error) => {
                     self.told.note_failure(batch[done].command, b"ERR");
                     replies.writer(caller.protocol).error(&format!("ERR {error}"));
+                    self.fetch = None;
                     done += 1;
                     continue;
                 }

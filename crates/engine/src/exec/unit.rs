@@ -159,6 +159,7 @@ impl Executor {
                 Ok(false) => return TransactionEnd::Values,
                 Err(error) => {
                     replies.writer(caller.protocol).error(&format!("ERR {error}"));
+                    self.fetch = None;
                     return TransactionEnd::Done;
                 }
             }
@@ -199,6 +200,8 @@ impl Executor {
             }
             match room_in_memory(&store, unit, needs.room) {
                 MemoryRoom::Enough => {}
+                // No value leaves memory before this has run: it would wait for itself.
+                MemoryRoom::Wait if self.fetch.as_ref().is_some_and(|fetch| fetch.is_urgent()) => {}
                 MemoryRoom::Wait => return TransactionEnd::Room,
                 MemoryRoom::Exhausted => {
                     unit.iter()

@@ -87,22 +87,30 @@ pub(super) fn missing(store: &Store, hold: &Hold<'_>, request: &Request<'_>, uni
 impl Executor {
     /// Has the cold values read that the first of `commands` needs, and some for those behind it. False when they are there
     /// now, left alone until [`Executor::take_fetch`]: run it again. `is_first`: it is what the caller has waited for before.
+    ///
+    /// The values of the first fit into memory together (`missing`); those behind it only as far as they do as well.
     pub(super) fn fetch_for(&mut self, request: &Request<'_>, commands: &[Planned], is_first: bool) -> bool {
         let store = self.store.clone();
         let (shared, exclusive) = self.plan.make(store.keyspace(), request, commands);
         let hold = store.keyspace().hold(shared.union(exclusive), SegmentSet::EMPTY);
-        let wanted: Vec<Wanted> =
-            cold_values(&hold, request, commands).take(FETCH_VALUES_MAX).map(|(wanted, _)| wanted).collect();
+        let (mut bytes, bytes_max) = (0_usize, store.fetch_bytes_max());
+        let fits = |(_, cold): &(Wanted, ColdValue)| {
+            let is_only_one = bytes == 0;
+            bytes = bytes.saturating_add(cold.bytes.max(1));
+            is_only_one || bytes <= bytes_max
+        };
+        let cold = cold_values(&hold, request, commands).take(FETCH_VALUES_MAX);
+        let wanted: Vec<Wanted> = cold.take_while(fits).map(|(wanted, _)| wanted).collect();
         drop(hold);
         if wanted.is_empty() {
             return false;
         }
         let Some(waker) = &self.waker else {
-            self.fetch = Some(store.fetch_all_here(&wanted));
+            self.fetch = Some(store.fetch_all_here(&wanted, self.fetch.as_deref()));
             return false;
         };
         let waited = if is_first { request.caller.waited } else { 0 };
-        self.fetch = Some(store.fetch(wanted, waited, waker.clone()));
+        self.fetch = Some(store.fetch(wanted, (waited, self.fetch.as_deref()), waker.clone()));
         true
     }
 }

@@ -94,15 +94,15 @@ pub(crate) fn leave_in_file(entry: Entry, location: Location) -> Entry {
 
 impl Segment {
     /// Chooses up to `count` values to become cold: those used the least among some neighbours each. Looks at `buckets`
-    /// buckets at most.
+    /// buckets at most, and goes on there the next time: a segment whose tables are large has its turn in several calls.
     pub(crate) fn choose_cold(
         &mut self,
         (count, buckets): (usize, usize),
         hasher: &KeyHasher,
         random: &mut dyn FnMut() -> u64,
     ) -> Chosen {
-        let (mut chosen, mut rounds, mut left) = (Vec::new(), 0, buckets);
-        while chosen.len() < count && left > 0 && rounds < self.tables.len() {
+        let (mut chosen, mut left) = (Vec::new(), buckets);
+        while chosen.len() < count && left > 0 && self.tables_done < self.tables.len() {
             let at = if self.evict_from < self.tables.len() { self.evict_from } else { 0 };
             let Some((id, table)) = self.tables.get_mut(at) else { break };
             let (found, came_round) = table.choose_cold(&mut left, random);
@@ -113,9 +113,13 @@ impl Segment {
                 }
             }
             self.evict_from = at + usize::from(came_round);
-            rounds += usize::from(came_round);
+            self.tables_done += usize::from(came_round);
         }
-        Chosen { candidates: chosen, came_round: rounds >= self.tables.len(), buckets: buckets - left }
+        let came_round = self.tables_done >= self.tables.len();
+        if came_round {
+            self.tables_done = 0;
+        }
+        Chosen { candidates: chosen, came_round, buckets: buckets - left }
     }
 
     /// Chooses up to `count` values to become cold among those that came back lately. Looks at a few entries for each, however
@@ -234,5 +238,28 @@ impl DatabaseTable {
     /// The location of a key's cold value, and the version that its record has.
     pub(crate) fn cold_value(&self, hash: u64, key: &[u8]) -> Option<ColdValue> {
         ColdValue::of(self.find(hash, key)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_segment_has_its_turn_however_many_large_tables_it_has() {
+        let mut segment = Segment::new(Arc::default());
+        for id in 0..3 {
+            segment.table_mut(DatabaseId(id), 20_000);
+        }
+        let (hasher, mut looked_at) = (KeyHasher::new(7), 0);
+        for turn in 0..2 {
+            let steps = (1..1000).find(|_| {
+                let Chosen { came_round, buckets, .. } = segment.choose_cold((64, 1024), &hasher, &mut || 1);
+                looked_at += buckets;
+                came_round
+            });
+            assert!(steps.is_some_and(|steps| steps > 3), "turn {turn}: {steps:?} steps, {looked_at} buckets");
+        }
     }
 }

@@ -29,6 +29,8 @@ pub struct Segment {
     pub newest_removal: Version,
     /// Where eviction goes on: the place of a table among `tables`.
     pub(super) evict_from: usize,
+    /// Tables whose hand has come round since all had their turn, in looking for values that may become cold.
+    pub(super) tables_done: usize,
     /// The same for giving entries new allocations.
     pub(super) move_from: usize,
     /// What `bytes` was when the keyspace was last told.
@@ -44,6 +46,7 @@ impl Segment {
             detached: Vec::new(),
             counters,
             evict_from: 0,
+            tables_done: 0,
             move_from: 0,
             bytes_told: 0,
             newest_removal: Version::ZERO,
@@ -108,6 +111,11 @@ impl Segment {
     #[inline]
     pub(super) fn bytes(&self) -> usize {
         self.tables.iter().chain(&self.detached).map(|(_, table)| table.bytes()).sum()
+    }
+
+    /// Entries whose value is cold.
+    pub(crate) fn cold(&self) -> usize {
+        self.tables.iter().map(|(_, table)| table.tracking.cold()).sum()
     }
 
     /// The earliest expiry of any entry here, milliseconds; `u64::MAX` when none expires.

@@ -359,7 +359,9 @@ impl Iter<'_> {
         let hold = keyspace.hold(one(self.segment), SegmentSet::EMPTY);
         let newest = self.store.log().last_version();
         let (mut cold, view) = (Vec::new(), self.store.cold_values_of(self.segment));
-        let next = hold.table(self.segment, keyspace.databases.id(0)).and_then(|table| {
+        // Once nothing is held, the number may stand for another database.
+        let database = keyspace.databases.id(0);
+        let next = hold.table(self.segment, database).and_then(|table| {
             table.entries().scan(self.cursor, ITER_STEP, &mut |entry| {
                 if entry.is_expired(now_ms) {
                     return;
@@ -376,7 +378,7 @@ impl Iter<'_> {
             let Some(view) = &view else {
                 unreachable!("a segment with cold values has the checkpoint that they are in")
             };
-            let entry = view.read_cold(&value, keyspace.databases.id(0), &key).map_err(unreadable)?;
+            let entry = view.read_cold(&value, database, &key).map_err(unreadable)?;
             self.found.push((key, KeptEntry::new(entry.borrow())));
         }
         self.cursor = next.unwrap_or_default();

@@ -90,6 +90,11 @@ impl Background {
         Ok(())
     }
 
+    /// Whether the store is being closed.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
     /// Has a thread that was started later waited for when the store closes; it ends by itself then.
     pub(super) fn adopt(&self, thread: JoinHandle<()>) {
         self.threads.lock().push(thread);
@@ -129,14 +134,20 @@ impl Background {
             None => Ok(()),
         };
         self.free.lock().take();
-        for thread in self.threads.lock().drain(..) {
-            thread.thread().unpark();
-            // The last clone may be dropped by one of these threads; it cannot wait for itself.
-            if thread.thread().id() != thread::current().id() {
-                let _ = thread.join();
+        loop {
+            // Waited for without the lock: a thread that starts another one needs it before it ends.
+            let threads = std::mem::take(&mut *self.threads.lock());
+            if threads.is_empty() {
+                return closed;
+            }
+            for thread in threads {
+                thread.thread().unpark();
+                // The last clone may be dropped by one of these threads; it cannot wait for itself.
+                if thread.thread().id() != thread::current().id() {
+                    let _ = thread.join();
+                }
             }
         }
-        closed
     }
 }
 
@@ -173,7 +184,7 @@ fn remove_expired(store: &Weak<super::Shared>) {
         if std::mem::take(&mut first) {
             keyspace.alarm.wake_this_thread();
         }
-        if store.shared.background.closing.load(Ordering::SeqCst) {
+        if store.shared.background.is_closing() {
             return;
         }
         store.remove_all_due();
@@ -197,7 +208,7 @@ fn evict(store: &Weak<super::Shared>) {
         let store = Store { shared };
         let memory = &store.shared.memory;
         memory.wake_this_thread();
-        if store.shared.background.closing.load(Ordering::SeqCst) {
+        if store.shared.background.is_closing() {
             return;
         }
         let pause = if memory.is_limited() {
@@ -228,7 +239,7 @@ fn write_checkpoints(store: &Weak<super::Shared>) {
     while let Some(shared) = store.upgrade() {
         let store = Store { shared };
         let _ = store.shared.checkpoints.thread.set(thread::current());
-        if store.shared.background.closing.load(Ordering::SeqCst) {
+        if store.shared.background.is_closing() {
             return;
         }
         let mut worked_since = Instant::now();
@@ -241,5 +252,33 @@ fn write_checkpoints(store: &Weak<super::Shared>) {
         store.scrub_for(CHECKPOINT_LOOK.as_millis() as u64);
         drop(store);
         thread::park_timeout(CHECKPOINT_LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Options;
+    use std::sync::mpsc::RecvTimeoutError;
+
+    #[test]
+    fn a_thread_that_starts_another_one_is_waited_for_when_the_store_closes() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(Options::new(directory.path())).expect("a new store");
+        let (shared, (closed, closing)) = (Arc::downgrade(&store.shared), channel());
+        store.shared.background.adopt(thread::spawn(move || {
+            while let Some(shared) = shared.upgrade() {
+                // What waits for this thread has begun.
+                if shared.background.is_closing() && shared.background.threads.try_lock().is_none_or(|t| t.is_empty()) {
+                    shared.background.adopt(thread::spawn(|| {}));
+                    return;
+                }
+                thread::yield_now();
+            }
+        }));
+        let waits = thread::spawn(move || closed.send(store.close().is_ok()));
+        let ended = closing.recv_timeout(Duration::from_secs(60));
+        assert_ne!(ended, Err(RecvTimeoutError::Timeout), "closing waits for ever");
+        assert_eq!((ended, waits.join().is_ok()), (Ok(true), true));
     }
 }

@@ -43,6 +43,8 @@ pub(super) struct Limits {
     touched: AtomicU64,
     /// A writer waits for what the next checkpoint finds.
     wants_room: AtomicBool,
+    /// A writer waits until a running checkpoint has written some of what was handed to it.
+    waits_for_handed: AtomicBool,
 }
 
 impl Limits {
@@ -54,7 +56,13 @@ impl Limits {
             position: AtomicU64::new(position),
             touched: AtomicU64::new(0),
             wants_room: AtomicBool::new(false),
+            waits_for_handed: AtomicBool::new(false),
         }
+    }
+
+    /// Whether a writer was held back, since this was last asked, by what is handed to the running checkpoint.
+    pub(super) fn takes_writers_held_back(&self) -> bool {
+        self.waits_for_handed.load(Relaxed) && self.waits_for_handed.swap(false, Relaxed)
     }
 
     pub(super) fn set_log_bytes_max(&self, bytes: u64) {
@@ -114,8 +122,12 @@ impl Store {
             let fails = self.shared.checkpoints.last_error().is_some();
             return if fails { Backlog::Stuck } else { Backlog::Large };
         }
-        let handed = self.shared.keyspace.handed_bytes();
-        if handed > CHECKPOINT_HANDED_BYTES_MAX { Backlog::Large } else { Backlog::Small }
+        if self.shared.keyspace.handed_bytes() <= CHECKPOINT_HANDED_BYTES_MAX {
+            return Backlog::Small;
+        }
+        // Where it was written meanwhile, the next slice wakes.
+        self.shared.checkpoints.limits.waits_for_handed.store(true, Relaxed);
+        Backlog::Large
     }
 
     fn is_log_too_long(&self) -> bool {

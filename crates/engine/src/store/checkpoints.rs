@@ -11,7 +11,7 @@
 //!
 //! Not here: the exact cut (`keyspace::checkpoint`), the bytes (`blocks`), what a restart makes of it (`base`).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,7 +31,9 @@ use crate::keyspace::SegmentSet;
 use crate::keyspace::checkpoint::{Cut, LargeEntry, Taken};
 use crate::keyspace::entry::Value;
 use crate::keyspace::hash::KeyHasher;
-use crate::limits::{CHECKPOINT_LOG_FACTOR, CHECKPOINT_REMOVAL_BYTES, CHECKPOINT_RETRY, CHECKPOINT_SLICE};
+use crate::limits::{
+    CHECKPOINT_LOG_FACTOR, CHECKPOINT_REMOVAL_BYTES, CHECKPOINT_RETRY, CHECKPOINT_SLICE, CHECKPOINT_WAKE,
+};
 use crate::log;
 use crate::version::Version;
 
@@ -202,7 +204,7 @@ impl Store {
             state.asked
         };
         let from = self.shared.options.clock.monotonic();
-        let result = Run { store: self, between: RefCell::new(between) }.run(&mut file);
+        let result = Run { store: self, between: RefCell::new(between), woken_at: Cell::new(from) }.run(&mut file);
         let took = self.shared.options.clock.monotonic().saturating_sub(from);
         let mut state = checkpoints.state.lock();
         let statistics = &mut state.statistics;
@@ -275,6 +277,12 @@ impl Store {
         self.shared.log.last_version().0 > self.shared.checkpoints.cut.load(Relaxed)
     }
 
+    /// How long ago the last checkpoint began, or was tried.
+    pub(super) fn since_checkpoint_began(&self) -> Duration {
+        let attempted_at = self.shared.checkpoints.state.lock().attempted_at;
+        self.shared.options.clock.monotonic().saturating_sub(attempted_at)
+    }
+
     /// The last checkpoint, so that the next start need not read the log.
     pub(super) fn checkpoint_at_close(&self) {
         if (self.is_dirty() || self.shared.scrub.wants_rewrite()) && !self.shared.log.is_poisoned() {
@@ -319,6 +327,8 @@ impl Store {
 struct Run<'a, 'b> {
     store: &'a Store,
     between: RefCell<Between<'b>>,
+    /// When writers who wait were woken last, by the monotonic clock.
+    woken_at: Cell<Duration>,
 }
 
 impl Run<'_, '_> {
@@ -366,9 +376,15 @@ impl Run<'_, '_> {
         (self.between.borrow_mut())();
     }
 
-    /// As [`Run::stand_back`]. An error when the store is closing.
+    /// As [`Run::stand_back`]; writers who wait for what was handed over try again. An error when the store is closing.
     fn pause(&self) -> Result<()> {
-        self.store.shared.log.wake_for_room();
+        let (shared, now) = (&self.store.shared, self.store.shared.options.clock.monotonic());
+        // Each that is woken runs into the limit again, until what it waits for has come: not for every slice of 64 KiB.
+        let is_long_ago = now.saturating_sub(self.woken_at.get()) >= CHECKPOINT_WAKE;
+        if shared.checkpoints.limits.takes_writers_held_back() || is_long_ago {
+            self.woken_at.set(now);
+            shared.log.wake_for_room();
+        }
         self.stand_back();
         if self.store.shared.checkpoints.abandoned.load(Relaxed) { Err(Error::Closed) } else { Ok(()) }
     }
@@ -390,7 +406,9 @@ impl Run<'_, '_> {
         let shared = Arc::clone(&self.store.shared);
         let hasher = shared.keyspace.hasher();
         let put_bytes = Some(self.store.pending_block_bytes(0));
-        let (note_moves, compression) = (self.store.is_tiered(), shared.checkpoints.state.lock().compression);
+        let compression = shared.checkpoints.state.lock().compression;
+        // A segment without a view gets none before this ends; one that has one may get cold values, if the policy changes.
+        let note_moves = self.store.is_tiered() || shared.tier.has_views();
         let options = CheckpointOptions { put_bytes, note_moves, compression, ..CheckpointOptions::default() };
         let stand_back = || self.stand_back();
         let mut checkpoint = file.begin(hasher, &options)?;

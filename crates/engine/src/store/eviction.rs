@@ -203,11 +203,13 @@ impl Store {
         if limit == 0 || self.used_memory().saturating_add(wanted) <= limit {
             return MemoryRoom::Enough;
         }
-        if self.eviction_policy() == EvictionPolicy::Tier {
-            self.wait_for_tier()
-        } else {
-            self.evict_for(wanted, limit)
+        if self.lets_values_go() {
+            match self.wait_for_tier() {
+                MemoryRoom::Exhausted if self.eviction_policy().evicts() => {}
+                room => return room,
+            }
         }
+        self.evict_for(wanted, limit)
     }
 
     /// The limit on memory, bytes; 0 for none.
@@ -239,7 +241,7 @@ impl Store {
                 MemoryRoom::Exhausted => {
                     return Err(Error::OutOfMemory { limit: self.shared.memory.limit.load(Relaxed) });
                 }
-                MemoryRoom::Wait if self.eviction_policy() == EvictionPolicy::Tier => {
+                MemoryRoom::Wait if self.lets_values_go() && !self.shared.tier.is_exhausted() => {
                     self.wait_until_values_went(wanted)
                 }
                 MemoryRoom::Wait => {
@@ -300,10 +302,13 @@ impl Store {
 
     /// Evicts until memory is within its limit, as far as the policy and the log allow. Returns whether it did anything.
     pub(super) fn evict_down(&self) -> bool {
-        if self.eviction_policy() == EvictionPolicy::Tier {
-            return self.tier_down();
-        }
         let (mut in_vain, mut did) = (0, false);
+        if self.lets_values_go() {
+            did = self.tier_down();
+            if !self.eviction_policy().evicts() || !self.shared.tier.is_exhausted() {
+                return did;
+            }
+        }
         loop {
             self.look_at_memory();
             let limit = self.shared.memory.limit.load(Relaxed);

@@ -9,24 +9,27 @@
 //! A thread that takes a key wakes the next one if more are left: on a machine with nothing else to do all of them read at
 //! once, and where the loops have the cores busy nobody is woken in vain.
 //!
-//! A value that cannot be read is remembered until the next checkpoint, and commands that need it answer with why.
+//! A value that cannot be read is remembered until the next checkpoint, and commands that need it answer with why. What the
+//! system said, not the bytes, may pass: that is remembered for some seconds only.
 //! Callers without a waker (the embedded library, simulations) read on their own thread.
 //!
 //! What was fetched may be let go again before its caller runs. A caller that was parked for the third time is urgent: as
-//! long as its [`Fetch`] lives no value leaves memory. There is one such at a time, and a command may want at most half of
-//! the limit at once. Not here: which values are cold, and where (`tier`).
+//! long as its [`Fetch`] lives no value leaves memory, so it does not wait for room in memory either. There is one such
+//! caller at a time, and a command may want at most half of the limit at once. Not here: which values are cold, and where
+//! (`tier`).
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 use super::{Shared, Store, one};
 use crate::error::{Error, Result};
 use crate::keyspace::{DatabaseId, SegmentSet};
-use crate::limits::{FETCH_THREADS, FETCH_URGENT_AFTER};
+use crate::limits::{FETCH_THREADS, FETCH_URGENT_AFTER, UNREADABLE_AGAIN};
 use crate::version::Version;
 
 /// Called by another thread when values that somebody waits for are there.
@@ -47,19 +50,44 @@ pub(crate) struct Wanted {
 pub struct Fetch {
     left: AtomicUsize,
     wake: Waker,
-    /// Lowered when this is dropped, if this one raised it.
-    urgent: Option<Arc<AtomicBool>>,
+    urgency: Option<Urgency>,
+}
+
+/// As long as one lives no value leaves memory. Counted, because a caller that waits again has two for a moment.
+struct Urgency(Arc<AtomicUsize>);
+
+impl Urgency {
+    /// For a caller who has waited often enough: in place of what `before` has, or if nobody has one.
+    fn take(count: &Arc<AtomicUsize>, before: Option<&Fetch>) -> Option<Urgency> {
+        if before.is_some_and(Fetch::is_urgent) {
+            count.fetch_add(1, Ordering::SeqCst);
+        } else {
+            count.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).ok()?;
+        }
+        Some(Urgency(count.clone()))
+    }
+}
+
+impl Drop for Urgency {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Fetch {
     /// Waits for so many things; nothing leaves memory any later because of it.
     pub(super) fn new(count: usize, wake: Waker) -> Fetch {
-        Fetch { left: AtomicUsize::new(count), wake, urgent: None }
+        Fetch { left: AtomicUsize::new(count), wake, urgency: None }
     }
 
     /// Whether all of it is there, or known to be unreadable.
     pub fn is_done(&self) -> bool {
         self.left.load(Ordering::SeqCst) == 0
+    }
+
+    /// Whether no value leaves memory as long as this lives.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.urgency.is_some()
     }
 
     /// One of what it waits for is there.
@@ -76,22 +104,22 @@ impl std::fmt::Debug for Fetch {
     }
 }
 
-impl Drop for Fetch {
-    fn drop(&mut self) {
-        if let Some(urgent) = &self.urgent {
-            urgent.store(false, Ordering::SeqCst);
-        }
-    }
-}
-
 /// Keys whose values are to be read, and who waits for them.
 #[derive(Default)]
 pub(super) struct FetchQueue {
     state: Mutex<QueueState>,
     filled: Condvar,
-    /// Values that could not be read, by database and hash: the version they have, and why.
-    unreadable: Mutex<HashMap<(DatabaseId, u64), (Version, String)>>,
+    /// Values that could not be read, by database and hash.
+    unreadable: Mutex<HashMap<(DatabaseId, u64), Unreadable>>,
     unreadable_count: AtomicUsize,
+}
+
+/// A value that could not be read.
+struct Unreadable {
+    version: Version,
+    why: String,
+    /// When it is tried again, by the monotonic clock; the next checkpoint is another occasion.
+    until: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -155,6 +183,14 @@ impl FetchQueue {
         }
     }
 
+    /// Whether there is to be another thread; then it is counted.
+    fn takes_thread(&self) -> bool {
+        let mut state = self.state.lock();
+        let takes = state.threads < FETCH_THREADS && !state.closed;
+        state.threads += usize::from(takes);
+        takes
+    }
+
     fn done(&self, wanted: &Arc<Wanted>) {
         let waiting = self.state.lock().waiting.remove(wanted);
         waiting.into_iter().flatten().for_each(|fetch| fetch.one_done());
@@ -172,18 +208,24 @@ impl FetchQueue {
         waiting.into_values().flatten().for_each(|fetch| fetch.one_done());
     }
 
-    /// Why a value cannot be read, if that is known.
-    fn why_unreadable(&self, database: DatabaseId, hash: u64, version: Version) -> Option<String> {
+    /// Why a value cannot be read, if that is known. `now` is the monotonic clock's.
+    fn why_unreadable(
+        &self,
+        (database, hash): (DatabaseId, u64),
+        version: Version,
+        now: impl Fn() -> Duration,
+    ) -> Option<String> {
         if self.unreadable_count.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let unreadable = self.unreadable.lock();
-        unreadable.get(&(database, hash)).filter(|(found, _)| *found == version).map(|(_, why)| why.clone())
+        let found = unreadable.get(&(database, hash)).filter(|found| found.version == version)?;
+        found.until.is_none_or(|until| now() < until).then(|| found.why.clone())
     }
 
-    fn note_unreadable(&self, wanted: &Wanted, version: Version, why: String) {
+    fn note_unreadable(&self, wanted: &Wanted, found: Unreadable) {
         let mut unreadable = self.unreadable.lock();
-        unreadable.insert((wanted.database, wanted.hash), (version, why));
+        unreadable.insert((wanted.database, wanted.hash), found);
         self.unreadable_count.store(unreadable.len(), Ordering::Relaxed);
     }
 
@@ -197,12 +239,10 @@ impl FetchQueue {
 
 impl Store {
     /// Reads values on the calling thread; none leaves memory again as long as the result lives, if nobody else has that.
-    /// What cannot be read is remembered.
-    pub(crate) fn fetch_all_here(&self, wanted: &[Wanted]) -> Arc<Fetch> {
-        let urgent = &self.shared.tier.urgent;
-        let is_urgent = !urgent.swap(true, Ordering::SeqCst);
-        let urgent = is_urgent.then(|| urgent.clone());
-        let fetch = Arc::new(Fetch { left: AtomicUsize::new(0), wake: Arc::new(|| {}), urgent });
+    /// What cannot be read is remembered. `before` is what the caller had for the same request.
+    pub(crate) fn fetch_all_here(&self, wanted: &[Wanted], before: Option<&Fetch>) -> Arc<Fetch> {
+        let urgency = Urgency::take(&self.shared.tier.urgent, before);
+        let fetch = Arc::new(Fetch { left: AtomicUsize::new(0), wake: Arc::new(|| {}), urgency });
         for wanted in wanted {
             let _ = self.fetch_here(wanted);
         }
@@ -219,20 +259,23 @@ impl Store {
 
     /// The error of a command that needs this value, if it is known that it cannot be read.
     pub(crate) fn unreadable(&self, wanted: &Wanted, version: Version) -> Option<Error> {
-        let cause = self.shared.tier.queue.why_unreadable(wanted.database, wanted.hash, version)?;
+        let (queue, clock) = (&self.shared.tier.queue, &self.shared.options.clock);
+        let cause = queue.why_unreadable((wanted.database, wanted.hash), version, || clock.monotonic())?;
         Some(Error::Unreadable { cause })
     }
 
     /// Has values read by other threads, which call `wake` when the last one is there. `attempts`: how often the caller
-    /// has waited for the same request.
-    pub(crate) fn fetch(&self, wanted: Vec<Wanted>, attempts: u8, wake: Waker) -> Arc<Fetch> {
+    /// has waited for the same request, the last time for `before`.
+    pub(crate) fn fetch(
+        &self,
+        wanted: Vec<Wanted>,
+        (attempts, before): (u8, Option<&Fetch>),
+        wake: Waker,
+    ) -> Arc<Fetch> {
         let tier = &self.shared.tier;
-        let is_urgent = attempts >= FETCH_URGENT_AFTER && !tier.urgent.swap(true, Ordering::SeqCst);
-        let fetch = Arc::new(Fetch {
-            left: AtomicUsize::new(wanted.len()),
-            wake,
-            urgent: is_urgent.then(|| tier.urgent.clone()),
-        });
+        let waited_enough = attempts >= FETCH_URGENT_AFTER;
+        let urgency = waited_enough.then(|| Urgency::take(&tier.urgent, before)).flatten();
+        let fetch = Arc::new(Fetch { left: AtomicUsize::new(wanted.len()), wake, urgency });
         if self.has_fetch_threads() {
             tier.queue.push(wanted, &fetch);
         } else {
@@ -248,20 +291,20 @@ impl Store {
     /// Starts the threads that read, if that was not done; whether there is one.
     fn has_fetch_threads(&self) -> bool {
         let queue = &self.shared.tier.queue;
-        let mut state = queue.state.lock();
-        while state.threads < FETCH_THREADS {
-            let (weak, queue) = (Arc::downgrade(&self.shared), queue.clone());
+        while queue.takes_thread() {
+            let (weak, its_queue) = (Arc::downgrade(&self.shared), queue.clone());
             let thread = thread::Builder::new().name("fetch".to_owned());
-            match thread.spawn(move || read_values(&weak, &queue)) {
+            match thread.spawn(move || read_values(&weak, &its_queue)) {
+                // Nothing is locked here: who closes the store waits for these threads, and they take from the queue.
                 Ok(handle) => self.shared.background.adopt(handle),
                 Err(error) => {
                     tracing::error!(%error, "a thread that reads values cannot be started");
+                    queue.state.lock().threads -= 1;
                     break;
                 }
             }
-            state.threads += 1;
         }
-        state.threads > 0
+        queue.state.lock().threads > 0
     }
 
     /// Reads a cold value and puts it in its place, on the calling thread. What is not cold any more is left as it is, and
@@ -275,7 +318,9 @@ impl Store {
         let shown = wanted.key.get(..SHOWN_BYTES).unwrap_or(&wanted.key).escape_ascii();
         tracing::error!(%error, key = %shown, "a value cannot be read from the block file");
         tier.failed.fetch_add(1, Ordering::Relaxed);
-        tier.queue.note_unreadable(wanted, version, cause.clone());
+        let may_pass = matches!(error, Error::Io { .. });
+        let until = may_pass.then(|| self.shared.options.clock.monotonic() + UNREADABLE_AGAIN);
+        tier.queue.note_unreadable(wanted, Unreadable { version, why: cause.clone(), until });
         Err(Error::Unreadable { cause })
     }
 
@@ -328,6 +373,22 @@ mod tests {
 
     fn wanted(number: u64) -> Wanted {
         Wanted { database: DatabaseId(0), hash: number, key: Box::from(&number.to_le_bytes()[..]) }
+    }
+
+    #[test]
+    fn what_the_system_could_not_read_is_tried_again_and_damage_is_not() {
+        let (queue, at) = (FetchQueue::default(), Duration::from_secs);
+        for (number, until) in [(1, Some(at(13))), (2, None)] {
+            let found = Unreadable { version: Version(5), why: "why".to_owned(), until };
+            queue.note_unreadable(&wanted(number), found);
+        }
+        let ask = |hash, version, seconds| {
+            queue.why_unreadable((DatabaseId(0), hash), Version(version), || at(seconds)).is_some()
+        };
+        assert_eq!([ask(1, 5, 10), ask(1, 5, 12), ask(1, 5, 13), ask(1, 5, 1000)], [true, true, false, false]);
+        assert_eq!([ask(2, 5, 10), ask(2, 5, 1000), ask(2, 6, 10)], [true, true, false]);
+        queue.forget_unreadable();
+        assert!(!ask(2, 5, 10));
     }
 
     #[test]

@@ -12,6 +12,9 @@
 //! without any lock: no block that the view reaches is used again. The view is exchanged before the marks of the
 //! checkpoint are settled: an entry that is clean is in the view of its segment.
 //!
+//! Where the policy is changed while some values are cold, this goes on until all are back: else memory would grow by every
+//! value that is read. Entries are evicted then, if the new policy evicts, only when no more values can go.
+//!
 //! Writers never do any of this: at the limit they wait until the thread has made room, and are refused when neither
 //! letting values go nor a checkpoint helps. Not here: reading values (`fetch`), which values go (`keyspace::cold`).
 
@@ -28,8 +31,8 @@ use crate::keyspace::cold::{Chosen, ColdCandidate};
 use crate::keyspace::entry::{Entry, Location};
 use crate::keyspace::{DatabaseId, EvictionPolicy, SegmentSet};
 use crate::limits::{
-    TIER_BUCKETS_FOR_VALUE, TIER_CHECKPOINT_PART, TIER_LOOK_AGAIN_VALUES, TIER_LOOK_ONE_IN, TIER_SLICE,
-    TIER_SLICE_BUCKETS, TIER_STARTS_AT_PART, TIER_STEPS_FOR_VALUE, TIER_STOPS_AT_PART, TIER_WARMED_SLICE,
+    CHECKPOINT_RETRY, TIER_BUCKETS_FOR_VALUE, TIER_CHECKPOINT_PART, TIER_LOOK_AGAIN_VALUES, TIER_LOOK_ONE_IN,
+    TIER_SLICE, TIER_SLICE_BUCKETS, TIER_STARTS_AT_PART, TIER_STEPS_FOR_VALUE, TIER_STOPS_AT_PART, TIER_WARMED_SLICE,
 };
 
 /// Figures about values that are in the block file only.
@@ -60,13 +63,16 @@ pub(super) struct Tier {
     exhausted: AtomicBool,
     /// Memory waits for what a checkpoint publishes.
     wants_checkpoint: AtomicBool,
-    /// A request that was parked again and again has what it fetched left to it.
-    pub(super) urgent: std::sync::Arc<AtomicBool>,
+    /// Above zero, a request that was parked again and again has what it fetched left to it.
+    pub(super) urgent: std::sync::Arc<AtomicUsize>,
     /// No value may leave memory: the file is being given up.
     frozen: AtomicBool,
     /// Checkpoints that had ended and values that were fetched when all values were last looked at in vain: before one of
     /// the two rises there is nothing new to let go.
     in_vain_at: Mutex<Option<(u64, u64)>>,
+    /// Checkpoints that had ended when memory was near its limit and all values were looked at in vain for the first time;
+    /// `None` once some went.
+    full_at: Mutex<Option<u64>>,
     /// The last look for room for a value that came back found nothing, and how many came since.
     found_none: AtomicBool,
     values_since: AtomicUsize,
@@ -107,6 +113,7 @@ impl Tier {
             urgent: std::sync::Arc::default(),
             frozen: AtomicBool::new(false),
             in_vain_at: Mutex::new(None),
+            full_at: Mutex::new(None),
             found_none: AtomicBool::new(false),
             values_since: AtomicUsize::new(0),
             made_cold: AtomicU64::new(0),
@@ -129,6 +136,22 @@ impl Tier {
     /// A checkpoint begins.
     pub(super) fn checkpoint_begins(&self) {
         self.wants_checkpoint.store(false, Relaxed);
+    }
+
+    /// Values went, or memory is well within its limit.
+    fn has_room(&self) {
+        self.exhausted.store(false, Relaxed);
+        *self.full_at.lock() = None;
+    }
+
+    /// Whether any segment may have locations in it.
+    pub(super) fn has_views(&self) -> bool {
+        self.views.iter().any(|view| view.lock().is_some())
+    }
+
+    /// Whether values that somebody fetched are left to him until he has run, so that none may leave memory.
+    fn is_urgent(&self) -> bool {
+        self.urgent.load(Relaxed) > 0
     }
 
     /// Nothing can be let go, and no checkpoint would change that.
@@ -162,17 +185,22 @@ impl Store {
             || self.shared.load.may_leave_values()
     }
 
+    /// Whether values leave memory when it is short.
+    pub(super) fn lets_values_go(&self) -> bool {
+        self.eviction_policy() == EvictionPolicy::Tier || self.shared.keyspace.cold() > 0
+    }
+
     /// Whether values are leaving memory, which is near its limit.
     pub(super) fn is_near_tier_limit(&self) -> bool {
         let limit = self.memory_limit_bytes();
         let is_near = || self.used_memory() > limit - limit / TIER_STARTS_AT_PART;
-        self.eviction_policy() == EvictionPolicy::Tier && limit > 0 && is_near()
+        limit > 0 && self.lets_values_go() && is_near()
     }
 
     /// Whether a checkpoint is wanted because of what memory holds that no checkpoint has.
     pub(super) fn wants_tier_checkpoint(&self) -> bool {
         let limit = self.memory_limit_bytes();
-        if limit == 0 || self.eviction_policy() != EvictionPolicy::Tier {
+        if limit == 0 || !self.lets_values_go() {
             return false;
         }
         let much = self.used_memory() > limit / 2 && self.logged_since_cut() > (limit / TIER_CHECKPOINT_PART) as u64;
@@ -185,21 +213,23 @@ impl Store {
         let (limit, tier) = (self.memory_limit_bytes(), &self.shared.tier);
         let (start, stop) = (limit - limit / TIER_STARTS_AT_PART, limit - limit / TIER_STOPS_AT_PART);
         if limit == 0 || self.used_memory() <= start {
-            tier.exhausted.store(false, Relaxed);
+            tier.has_room();
+            // It may have become so by itself.
+            self.shared.log.wake_for_room();
             return false;
         }
         let mut did = false;
         // The hand of a segment may have stood anywhere: two turns see all of it.
         let turns = 2 * self.shared.keyspace.segment_count();
-        while self.used_memory() > stop && !tier.urgent.load(Relaxed) {
+        while self.used_memory() > stop && !tier.is_urgent() && !self.shared.background.is_closing() {
             let now = self.looked_at();
             if self.would_look_in_vain(now) || self.let_some_go(turns) == 0 {
                 tier.in_vain_at.lock().get_or_insert(now);
-                self.nothing_to_let_go();
+                self.nothing_to_let_go(now.0);
                 return did;
             }
             did = true;
-            tier.exhausted.store(false, Relaxed);
+            tier.has_room();
             self.look_at_memory();
             self.shared.log.wake_for_room();
         }
@@ -243,14 +273,14 @@ impl Store {
     pub(super) fn make_room_for_value(&self, bytes: usize) {
         let (limit, tier) = (self.memory_limit_bytes(), &self.shared.tier);
         let is_full = || limit > 0 && self.used_memory().saturating_add(bytes) > limit;
-        if self.eviction_policy() != EvictionPolicy::Tier || !is_full() {
+        if !is_full() || !self.lets_values_go() {
             return;
         }
         let mut freed = 0;
         let is_turn = || tier.values_since.fetch_add(1, Relaxed).is_multiple_of(TIER_LOOK_ONE_IN);
         let mut looks = !tier.found_none.load(Relaxed) || is_turn();
         for _ in 0..TIER_STEPS_FOR_VALUE {
-            if freed >= bytes || tier.urgent.load(Relaxed) {
+            if freed >= bytes || tier.is_urgent() {
                 break;
             }
             let segment = self.next_segment();
@@ -273,16 +303,22 @@ impl Store {
         self.shared.tier.next_segment.fetch_add(1, Relaxed) % self.shared.keyspace.segment_count()
     }
 
-    /// What is in memory is newer than the checkpoint published last, or takes no room in values.
-    fn nothing_to_let_go(&self) {
+    /// What is in memory is newer than the checkpoint published last, or takes no room in values. `ended` checkpoints had
+    /// ended when that was looked at.
+    fn nothing_to_let_go(&self, ended: u64) {
         let (tier, checkpoints) = (&self.shared.tier, &self.shared.checkpoints);
         if checkpoints.is_running() {
             return;
         }
-        if self.is_dirty() && checkpoints.last_error().is_none() {
+        // One began after that had been seen, and let nothing go: something is always dirty while others write, but it is not
+        // what fills memory. Writers are told; another is tried now and then.
+        let was_in_vain = ended > *tier.full_at.lock().get_or_insert(ended);
+        let may_help = self.is_dirty() && checkpoints.last_error().is_none();
+        if may_help && (!was_in_vain || self.since_checkpoint_began() >= CHECKPOINT_RETRY) {
             tier.wants_checkpoint.store(true, Relaxed);
             checkpoints.wake();
-        } else {
+        }
+        if was_in_vain || !may_help {
             tier.exhausted.store(true, Relaxed);
             self.shared.log.wake_for_room();
         }
@@ -365,7 +401,8 @@ impl Store {
                 hold.segment_mut(segment).relocate(*database, *hash, *from, *to, keyspace.hasher());
             }
             // A segment that is not loaded yet is read from the newest checkpoint there is, so that older blocks come free.
-            let is_used = is_tiered || !keyspace.is_loaded(segment);
+            // The policy may have been another for a moment since.
+            let is_used = is_tiered || !keyspace.is_loaded(segment) || hold.segment(segment).cold() > 0;
             let now = self.shared.tier.views.get(segment);
             let before = now.map(|now| std::mem::replace(&mut *now.lock(), is_used.then(|| view.clone())));
             drop(hold);

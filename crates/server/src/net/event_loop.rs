@@ -485,6 +485,7 @@ impl EventLoop {
         if connection.parked {
             // The slot's next connection has not waited for this.
             self.for_room.retain(|held| *held != slot);
+            self.for_values.retain(|held| *held != slot);
             self.paused.retain(|held| *held != slot);
             self.saving.retain(|held| *held != slot);
         }

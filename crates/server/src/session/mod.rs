@@ -309,6 +309,8 @@ impl Session {
     /// Runs nothing until the loop says that it has come.
     pub(crate) fn wait_for(&mut self, waits: Waits) {
         self.waits = waits;
+        // It may take long, and others may need the memory.
+        self.fetch = None;
     }
 
     /// Whether the values that it waits for are there.
@@ -331,9 +333,7 @@ impl Session {
             Some(Stop::Replies) | None => {}
         }
         // What was fetched for a request is its own until it has run.
-        if done > 0 || stopped == Some(Stop::Values) {
-            self.fetch = bench.executor().take_fetch();
-        }
+        self.fetch = bench.executor().take_fetch();
     }
 
     /// The wait is over; [`Session::resume`] follows.
@@ -392,6 +392,7 @@ impl Session {
         self.closing = true;
         self.waits = Waits::No;
         self.decoder = RequestDecoder::new();
+        self.fetch = None;
         self.input = Vec::new();
         self.input_start = 0;
     }
@@ -454,7 +455,13 @@ impl Session {
         self.client.memory_bytes.store(self.memory_bytes() as u64, Relaxed);
     }
 
-    pub(crate) fn caller(&self, bench: &Workbench) -> Caller {
+    /// Before data commands run, until [`Session::note_stop`]: who runs them, with what was fetched for the first.
+    pub(crate) fn begin_run(&mut self, bench: &mut Workbench) -> Caller {
+        bench.executor().give_fetch(self.fetch.take());
+        self.caller(bench)
+    }
+
+    fn caller(&self, bench: &Workbench) -> Caller {
         let level = self.level.unwrap_or(bench.default_level);
         let no_touch = self.client.no_touch.load(Relaxed);
         Caller { database: self.database, protocol: self.protocol, level, no_touch, waited: self.waited }

@@ -64,7 +64,7 @@ impl Session {
             return true;
         }
         if self.must_pause(args, entry, bench) {
-            self.waits = Waits::Pause;
+            self.wait_for(Waits::Pause);
             return false;
         }
         if self.in_transaction() && !runs_at_once(entry, args) {
@@ -157,7 +157,7 @@ impl Session {
 
     /// Runs one data command. When the log has no room the session waits and nothing has happened.
     fn run_data(&mut self, args: Args<'_>, command: &'static Command, bench: &mut Workbench) {
-        let caller = self.caller(bench);
+        let caller = self.begin_run(bench);
         let planned = [Planned { command, first_range: 0, ranges: args.len() as u32 }];
         let end = bench.executor().run_arguments(&caller, Arguments::from(args), &planned, &mut self.replies);
         assert_ne!(end.stopped, Some(Stop::Replies), "a request begins within the limit of replies only");

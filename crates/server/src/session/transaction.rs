@@ -164,7 +164,7 @@ impl Session {
             return bench.failed(self, ABORTED);
         }
         let began = Instant::now();
-        let caller = self.caller(bench);
+        let caller = self.begin_run(bench);
         let watched = std::mem::take(&mut self.watched);
         let plain = transaction.order.len() == transaction.data.len();
         let mut apart = Replies::new();

@@ -143,7 +143,7 @@ impl Session {
     /// Runs a batch as far as the log has room and the replies stay within bounds; returns how many commands ran.
     fn run_batch(&mut self, buffer: &[u8], bench: &mut Workbench, ranges: &[ArgRange], batch: &Batch) -> usize {
         let began = Instant::now();
-        let caller = self.caller(bench);
+        let caller = self.begin_run(bench);
         bench.time_batches();
         let arguments = Arguments { buffer, ranges, chunked: self.decoder.chunked() };
         let end = bench.executor().run_arguments(&caller, arguments, &batch.planned, &mut self.replies);

@@ -180,7 +180,7 @@ impl Session {
         let planned = [Planned { command, first_range: 0, ranges: ranges.len() as u32 }];
         let began = Instant::now();
         let mut apart = Replies::new();
-        let caller = self.caller(bench);
+        let caller = self.begin_run(bench);
         let end = bench.executor().run(&caller, &bytes, &ranges, &planned, &mut apart);
         self.note_stop(end.done, end.stopped, bench);
         if end.done == 0 {
