@@ -69,10 +69,17 @@ impl Talk {
 
     /// What may leave now.
     fn take(&mut self) -> String {
-        let commit = self.bench.server.commit();
-        let out = self.session.output(commit).to_vec();
-        self.session.sent(out.len());
-        String::from_utf8_lossy(&out).into_owned()
+        let (commit, mut all) = (self.bench.server.commit(), Vec::new());
+        // Long values leave in pieces of their own.
+        loop {
+            let out = self.session.output(commit);
+            if out.is_empty() {
+                return String::from_utf8_lossy(&all).into_owned();
+            }
+            all.extend_from_slice(out);
+            let bytes = out.len();
+            self.session.sent(bytes);
+        }
     }
 
     /// Lets the log write and sync all there is.
