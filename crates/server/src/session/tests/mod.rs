@@ -9,7 +9,7 @@ use super::*;
 use crate::net::mailbox::Mailbox;
 use crate::session::clients::Introduction;
 use crate::settings::{SettingsStore, Sources};
-use crate::state::Server;
+use crate::state::{PauseMode, Server};
 use bowline::{Options, Store};
 
 /// A client of a server in this thread.
@@ -488,6 +488,47 @@ fn a_pause_holds_writes_back_and_then_lets_them_run() {
     talk.session.resume(&mut talk.bench);
     talk.commit();
     assert_eq!(talk.take(), "+OK\r\n");
+}
+
+#[test]
+fn a_pause_takes_from_a_session_what_was_left_to_it() {
+    let mut talk = talk();
+    let value = "v".repeat(100);
+    assert_eq!(talk.ask(format!("SET k {value}\r\n").as_bytes()), "+OK\r\n");
+    let store = talk.bench.server.store().clone();
+    store.checkpoint().unwrap();
+    store.set_memory_limit(bowline::MemoryLimit { bytes: 1, policy: bowline::EvictionPolicy::Tier });
+    let cold_after_a_turn = || {
+        while store.turn() {}
+        store.tier().cold
+    };
+    assert_eq!(cold_after_a_turn(), 1);
+    let wait = |talk: &mut Talk| {
+        assert_eq!(talk.session.waits(), Waits::Values);
+        while !talk.session.has_values() {
+            std::thread::yield_now();
+        }
+    };
+    talk.send(b"GET k\r\n");
+    for left_to_it in [false, false, true] {
+        wait(&mut talk);
+        assert_eq!(cold_after_a_turn(), usize::from(!left_to_it));
+        if !left_to_it {
+            talk.session.stop_waiting();
+            talk.session.resume(&mut talk.bench);
+        }
+    }
+    talk.bench.server.pause(PauseMode::All, talk.bench.now_ms + 60_000);
+    talk.session.stop_waiting();
+    talk.session.resume(&mut talk.bench);
+    assert_eq!((talk.session.waits(), cold_after_a_turn()), (Waits::Pause, 1));
+    talk.bench.server.unpause();
+    talk.session.stop_waiting();
+    talk.session.resume(&mut talk.bench);
+    wait(&mut talk);
+    talk.session.stop_waiting();
+    talk.session.resume(&mut talk.bench);
+    assert_eq!(talk.take(), format!("$100\r\n{value}\r\n"));
 }
 
 #[test]
