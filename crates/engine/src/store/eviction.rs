@@ -229,6 +229,7 @@ impl Store {
         if self.shared.tier.is_exhausted() {
             return MemoryRoom::Exhausted;
         }
+        self.shared.tier.somebody_waits.store(true, Relaxed);
         self.shared.memory.wake();
         MemoryRoom::Wait
     }

@@ -61,6 +61,8 @@ pub(super) struct Tier {
     next_segment: AtomicUsize,
     /// Letting values go did not help, nor will a checkpoint.
     exhausted: AtomicBool,
+    /// A writer was held back until memory has room.
+    pub(super) somebody_waits: AtomicBool,
     /// Memory waits for what a checkpoint publishes.
     wants_checkpoint: AtomicBool,
     /// Above zero, a request that was parked again and again has what it fetched left to it.
@@ -109,6 +111,7 @@ impl Tier {
             queue: std::sync::Arc::default(),
             next_segment: AtomicUsize::new(0),
             exhausted: AtomicBool::new(false),
+            somebody_waits: AtomicBool::new(false),
             wants_checkpoint: AtomicBool::new(false),
             urgent: std::sync::Arc::default(),
             frozen: AtomicBool::new(false),
@@ -214,8 +217,10 @@ impl Store {
         let (start, stop) = (limit - limit / TIER_STARTS_AT_PART, limit - limit / TIER_STOPS_AT_PART);
         if limit == 0 || self.used_memory() <= start {
             tier.has_room();
-            // It may have become so by itself.
-            self.shared.log.wake_for_room();
+            // It may have become so by itself. Whoever waits for the log alone is the log's to wake.
+            if tier.somebody_waits.swap(false, Relaxed) {
+                self.shared.log.wake_for_room();
+            }
             return false;
         }
         let mut did = false;
