@@ -64,7 +64,7 @@ pub use self::files::FilePreparer;
 use self::files::Files;
 pub(crate) use self::files::{is_full, number_of};
 pub use self::record::{Record, Records, ReplayFrame};
-pub use self::recovery::NameSync;
+pub use self::recovery::{NameSync, Progress, Recovered};
 pub use self::room::{Admission, RECORD_ROOM_BYTES, RoomClass};
 use self::room::{NoRoom, Room};
 pub use self::salvage::LogCut;
@@ -153,41 +153,6 @@ impl Head {
             checkpoint: header.checkpoint,
         }))
     }
-}
-
-/// How far opening has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes read.
-    pub bytes_done: u64,
-    /// Bytes there are to read at most.
-    pub bytes_total: u64,
-}
-
-/// What opening found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Recovered {
-    /// The next version handed out is above this one.
-    pub last_version: Version,
-    /// Frames read, with those that have no records.
-    pub frames: u64,
-    /// Records handed to the replay.
-    pub records: u64,
-    /// Bytes of the frames read.
-    pub bytes: u64,
-    /// Bytes of frames after the end of the log that had begun to be written, as far as their headers tell.
-    pub torn_bytes_cut: u64,
-    /// Bytes written again because nothing proved that they were durable.
-    pub rewritten_bytes: u64,
-    /// Whether the log was closed in order.
-    pub was_closed: bool,
-    /// Whether there was no log before.
-    pub created: bool,
-    /// Identity of the store.
-    pub store_id: [u8; format::STORE_ID_BYTES],
-    /// The epoch that begins with this open.
-    pub epoch: u64,
 }
 
 /// What a step of one of the log's state machines did.

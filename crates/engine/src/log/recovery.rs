@@ -30,7 +30,7 @@ use super::statistics::Counters;
 use super::survey::{FoundFile, Survey, read_up_to};
 use super::waiters::{Listeners, Signal, Waiters};
 use super::writer::{ActiveFile, LogWriter, Tail};
-use super::{LogOptions, Progress, Recovered, ReplayFrame, Shared};
+use super::{LogOptions, ReplayFrame, Shared, format};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::time::StoreTime;
@@ -40,6 +40,41 @@ use crate::version::Version;
 const FILE_BYTES_MIN: u64 = 16 * 1024;
 /// Bytes written again at once.
 const REWRITE_BYTES: u64 = 1024 * 1024;
+
+/// How far opening has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes read.
+    pub bytes_done: u64,
+    /// Bytes there are to read at most.
+    pub bytes_total: u64,
+}
+
+/// What opening found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovered {
+    /// The next version handed out is above this one.
+    pub last_version: Version,
+    /// Frames read, with those that have no records.
+    pub frames: u64,
+    /// Records handed to the replay.
+    pub records: u64,
+    /// Bytes of the frames read.
+    pub bytes: u64,
+    /// Bytes of frames after the end of the log that had begun to be written, as far as their headers tell.
+    pub torn_bytes_cut: u64,
+    /// Bytes written again because nothing proved that they were durable.
+    pub rewritten_bytes: u64,
+    /// Whether the log was closed in order.
+    pub was_closed: bool,
+    /// Whether there was no log before.
+    pub created: bool,
+    /// Identity of the store.
+    pub store_id: [u8; format::STORE_ID_BYTES],
+    /// The epoch that begins with this open.
+    pub epoch: u64,
+}
 
 /// What [`super::Log::open`] does.
 pub(crate) fn open(
