@@ -375,12 +375,14 @@ impl Scan {
         let torn_bytes = self.torn_frame_bytes(reader, last, (end_offset, active))?;
         let from = end_offset + torn_bytes;
         let torn_end = self.position + torn_bytes;
+        let chain = self.chain.clone();
         let mut witness = Search { scan: self, store_id: active.store_id, found: false, torn_end };
         for (place, file) in reader.survey.files.iter().enumerate() {
             if place == last {
                 let to = if is_closed { from.saturating_add(SEARCH_CLOSED_BYTES) } else { u64::MAX };
                 witness.look_through(reader.disk, file, from..to, Some(active.start_position))?;
-            } else if file.header.is_none() && !is_closed {
+            } else if !is_closed && !chain.contains(&place) {
+                // Also where an older header stands: the newest one may be lost.
                 witness.look_through(reader.disk, file, 0..u64::MAX, None)?;
             }
         }
@@ -450,7 +452,7 @@ impl Search<'_> {
             let (Some(end), Some(implied)) = (end, implied_start(offset, frame.position)) else {
                 return;
             };
-            // A file without a header begins where the log ends, or later.
+            // A file whose header is lost begins where the log ends, or later.
             let stands_there = start.map_or(implied >= self.scan.position, |start| implied == start);
             if !stands_there
                 || frame.store_id != self.store_id
