@@ -164,6 +164,26 @@ fn a_recycled_file_whose_new_header_was_lost_is_a_spare_again() {
 }
 
 #[test]
+fn a_newest_file_that_shows_the_header_of_its_former_life_is_damage_once_a_mark_covers_its_frames() {
+    let disk = TestDisk::default();
+    let mut log = TestLog::open(&disk);
+    while log.log.statistics().files < 2 {
+        log.put(&[1; 5_000]);
+    }
+    let former = disk.contents(&file(1));
+    log.append_reset(b"reset");
+    log.commit(log.log.last_version());
+    log.prepare();
+    while header_of(&disk, &file(1)).sequence < 3 {
+        log.put(&[2; 9_000]);
+    }
+    log.become_quiet();
+    put(&disk, &file(1), 0, &former[..HEADER_BLOCK_BYTES as usize]);
+    assert_eq!(header_of(&disk, &file(1)).sequence, 1);
+    assert_eq!(damage(&disk).0, file(3), "the log goes on behind that file");
+}
+
+#[test]
 fn a_damaged_header_of_the_newest_file_is_damage_once_a_mark_covers_its_frames() {
     let disk = TestDisk::default();
     let mut log = TestLog::open(&disk);
