@@ -74,6 +74,8 @@ pub(crate) struct Replayed {
     pub(crate) is_contiguous: bool,
     /// Whether the oldest file begins after the position asked for.
     pub(crate) begins_late: bool,
+    /// Where the readable part ends.
+    pub(crate) position: u64,
     /// The newest version delivered or passed over.
     pub(crate) last_version: Version,
     /// Versions up to this one may have been handed out.
@@ -238,7 +240,7 @@ impl LogRemains {
         while self.go_on(&mut reading, from)? {}
         let Reading { scan, at, mut done, .. } = reading;
         done.is_contiguous &= scan.position >= from;
-        (done.last_version, done.records) = (scan.last_version, scan.records);
+        (done.position, done.last_version, done.records) = (scan.position, scan.last_version, scan.records);
         done.version_limit = scan.version_limit.max(scan.last_version);
         self.count_what_follows(&scan, at, &mut done)?;
         Ok(done)

@@ -390,6 +390,10 @@ impl<'a> Remains<'a> {
             Some(Gap::Before(self.log.checkpoint))
         } else if read.begins_late || chosen.cut < self.log.checkpoint && read.last_version < known {
             Some(Gap::Between(chosen.cut, self.log.checkpoint.max(chosen.cut)))
+        } else if chosen.basis == Basis::Log && chosen.from > 0 && read.position <= chosen.from && read.cut.is_some() {
+            // Everything was emptied at `from`, but the frame that says so is lost: the version is of what was before it.
+            let next = read.cut.as_ref().and_then(|cut| cut.versions).map_or(report.version, |(first, _)| first);
+            Some(Gap::Between(report.version, next.max(report.version)))
         } else {
             None
         };
